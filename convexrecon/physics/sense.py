@@ -1,0 +1,71 @@
+"""The SENSE forward model: coil sensitivities, Fourier transform, sampling."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convexrecon.errors import InputError
+from convexrecon.physics.fourier import fft, ifft
+
+
+@dataclass(frozen=True)
+class Sense:
+    """Cartesian SENSE, ``A x = M F S x``, in any number of dimensions.
+
+    With ``sum_c |maps_c|^2 <= 1`` and the orthonormal FFT, ``||A|| <= 1``.
+    Pruessmann et al., Magn Reson Med 42:952 (1999), eq. 1.
+
+    Attributes:
+        maps: (B, C, *N) complex sensitivity maps S.
+        mask: (B or 1, 1, *N) sampling mask M, zeros and ones, uncentred (DC at index 0).
+
+    Raises:
+        InputError: shapes that do not fit together, or a mask that samples nothing.
+
+    >>> maps = torch.ones(1, 1, 4, 6, dtype=torch.complex64)
+    >>> sense = Sense(maps, torch.ones(1, 1, 4, 6))
+    >>> image = torch.randn(1, 4, 6, dtype=torch.complex64)
+    >>> torch.allclose(sense.adjoint(sense.forward(image)), image, atol=1e-6)
+    True
+    """
+
+    maps: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if self.maps.ndim < 3 or not self.maps.is_complex():
+            raise InputError(f"maps: expected complex (B, C, *N), found {self.maps.dtype} {tuple(self.maps.shape)}")
+        fits = (
+            self.mask.ndim == self.maps.ndim
+            and self.mask.shape[0] in (1, self.maps.shape[0])
+            and self.mask.shape[1] == 1
+            and self.mask.shape[2:] == self.maps.shape[2:]
+        )
+        if not fits:
+            raise InputError(
+                f"mask: expected (B or 1, 1, *N) for maps {tuple(self.maps.shape)}, found {tuple(self.mask.shape)}"
+            )
+        if not bool(torch.any(self.mask != 0)):
+            raise InputError("mask: samples nothing (every entry is zero)")
+
+    @property
+    def ndim(self) -> int:
+        """Number of image dimensions."""
+        return self.maps.ndim - 2
+
+    def forward(self, image: Tensor) -> Tensor:
+        """A x: image (B, *N) -> k-space (B, C, *N), zero where not sampled."""
+        return self.mask * fft(self.maps * image.unsqueeze(1), self.ndim)
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """A^H y: k-space (B, C, *N) -> image (B, *N)."""
+        return (self.maps.conj() * ifft(self.mask * kspace, self.ndim)).sum(1)
+
+    def normal(self, image: Tensor) -> Tensor:
+        """A^H A x: image (B, *N) -> image (B, *N); one mask product, since M is zeros and ones."""
+        return self.adjoint(fft(self.maps * image.unsqueeze(1), self.ndim))
+
+    def to(self, device: torch.device | str) -> "Sense":
+        """The same operator on another device."""
+        return Sense(self.maps.to(device), self.mask.to(device))
