@@ -1,0 +1,120 @@
+"""The smooth part ``f(W) = 1/2 <W, H W> - <c, W> + tau / 2``, dense or streamed.
+
+Since f is quadratic, one product H W gives gradient, value and certificate at W, and the gradient at
+any extrapolated point by linear combination: every algorithm here costs one product an iteration.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .linear_maps import LinearMap
+
+
+class Quadratic(Protocol):
+    """What the algorithms know of the data.
+
+    Attributes:
+        linear: c = A^T T / n, (G, d, m) float64.
+        tau: ||T||^2 / n, twice the objective at zero.
+    """
+
+    @property
+    def linear(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def tau(self) -> float: ...  # noqa: D102
+
+    def multiply(self, weights: Tensor) -> Tensor:
+        """H W: (G, d, m) -> (G, d, m)."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenseQuadratic:
+    """H held as a matrix: the sufficient statistics of the data.
+
+    Attributes:
+        matrix: H = A^T A / n, (G d, G d) float64, symmetric.
+        linear: c = A^T T / n, (G, d, m) float64.
+        tau: ||T||^2 / n.
+    """
+
+    matrix: Tensor
+    linear: Tensor
+    tau: float
+
+    def __post_init__(self) -> None:
+        groups, features, _ = self.linear.shape
+        if self.matrix.shape != (groups * features, groups * features):
+            raise ValueError(
+                f"matrix: expected {groups * features} squared for c {tuple(self.linear.shape)}, "
+                f"found {tuple(self.matrix.shape)}"
+            )
+
+    def multiply(self, weights: Tensor) -> Tensor:
+        """H W."""
+        return (self.matrix @ weights.flatten(0, 1)).view_as(weights)
+
+    @classmethod
+    def from_data(cls, blocks: Tensor, targets: Tensor) -> "DenseQuadratic":
+        """Statistics of explicit blocks (G, n, d) and targets (n, m); for tests and small problems."""
+        groups, rows, features = blocks.shape
+        wide = blocks.permute(1, 0, 2).reshape(rows, groups * features).double()
+        data = targets.double()
+        linear = (wide.T @ data / rows).view(groups, features, -1)
+        return cls(wide.T @ wide / rows, linear, float((data**2).sum() / rows))
+
+
+class StreamedQuadratic:
+    """H known by passes over the data, ``H W = sum_b A_b^T (A_b W) / n``; nothing is kept between passes.
+
+    Products of a part have the precision of its data; their sum over parts is float64.
+
+    Args:
+        stream: called once a pass; yields a `Part` for each part of the data, always the same.
+
+    Attributes:
+        linear: c = A^T T / n, (G, d, m) float64.
+        tau: ||T||^2 / n.
+        rows: n.
+    """
+
+    def __init__(self, stream: Callable[[], Iterable["Part"]]) -> None:
+        self._stream = stream
+        linear: Tensor | None = None
+        energy, self.rows = 0.0, 0
+        for part in stream():
+            term = part.map.adjoint(part.target).double()
+            linear = term if linear is None else linear + term
+            energy += float(part.target.double().square().sum())
+            self.rows += part.rows
+        if linear is None or self.rows == 0:
+            raise ValueError("stream: yielded no data")
+        self.linear = linear / self.rows
+        self.tau = energy / self.rows
+
+    def multiply(self, weights: Tensor) -> Tensor:
+        """H W, one pass over the data."""
+        total = torch.zeros_like(weights, dtype=torch.float64)
+        for part in self._stream():
+            total += part.map.adjoint(part.map.forward(weights.to(part.target.dtype))).double()
+        return total / self.rows
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part of the data of a least-squares problem.
+
+    Attributes:
+        map: A_b.
+        target: T_b, of the shape that `map.forward` gives.
+        rows: how many rows it counts in n.
+    """
+
+    map: LinearMap
+    target: Tensor
+    rows: int
