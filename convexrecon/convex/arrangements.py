@@ -1,0 +1,145 @@
+"""Hyperplane arrangements: gates, the sign patterns they cut the patches into, and how they are drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convexrecon.errors import InputError
+
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Fixed filters whose responses' signs select the linear filter that acts on a pixel.
+
+    ``D_i(p) = 1[(g_i * u)(p) >= b_i]``: filter and offset are the first layer's weights and (negative)
+    bias of the ReLU network that the gated one stands for.
+
+    Attributes:
+        filters: g, (P, C, *k) float32, odd k.
+        offsets: b, (P,) float32, in the units of g * u; zeros for gates through the origin.
+    """
+
+    filters: Tensor
+    offsets: Tensor
+
+    def __post_init__(self) -> None:
+        if self.filters.ndim < 3 or any(size % 2 == 0 for size in self.filters.shape[2:]):
+            raise InputError(f"gates: expected (P, C, *k) with odd k, found {tuple(self.filters.shape)}")
+        if self.offsets.shape != self.filters.shape[:1]:
+            raise InputError(f"offsets: expected ({self.filters.shape[0]},), found {tuple(self.offsets.shape)}")
+
+    def __len__(self) -> int:
+        return self.filters.shape[0]
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Kernel size along each image axis."""
+        return tuple(self.filters.shape[2:])
+
+    def patterns(self, features: Tensor) -> Tensor:
+        """D: features (B, C, *N) -> (B, P, *N) bool; zero padding beyond the border.
+
+        Evaluated in float32 whatever the precision of the features: which gates are open is part of the
+        network, and an independent float64 measurement must see the same ones.
+        """
+        responses = convolve(features.float(), self.filters.float())
+        return responses >= self.offsets.float().view(1, -1, *[1] * (features.ndim - 2))
+
+    def select(self, keep: Tensor) -> "Gates":
+        """The gates at index or mask `keep`."""
+        return Gates(self.filters[keep], self.offsets[keep])
+
+    def to(self, device: torch.device | str) -> "Gates":
+        """The same gates on another device."""
+        return Gates(self.filters.to(device), self.offsets.to(device))
+
+
+def convolve(features: Tensor, filters: Tensor) -> Tensor:
+    """Same-size cross-correlation with zero padding: (B, C, *N), (F, C, *k) -> (B, F, *N)."""
+    kernel = filters.shape[2:]
+    # TF32 would change which gates are open and spoil the certificates.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return CONVOLUTIONS[len(kernel)](features, filters, padding=tuple(size // 2 for size in kernel))
+
+
+def draw_gates(
+    samples: Sequence[Tensor],
+    count: int,
+    kernel: tuple[int, ...],
+    generator: torch.Generator,
+    *,
+    offset_scale: float = 1.0,
+) -> Gates:
+    """Draw Gaussian gates with Gaussian offsets; duplicate and trivial patterns are replaced.
+
+    ``g ~ N(0, I)`` scaled so that g * u has unit variance on the samples, ``b ~ N(0, offset_scale^2)``.
+    Offsets of 0.5 to 1 standard deviation of the response are worth 0.4 to 0.5 dB; without them the
+    denoiser is positively homogeneous. A pattern is trivial when the gate is never open on the samples,
+    and a duplicate when it agrees with an earlier gate on every sample pixel.
+
+    Args:
+        samples: inputs (B, C, *N) on which variance and patterns are measured.
+        count: P, the number of gates wanted; fewer are returned when the data have no more distinct
+            patterns than that.
+        kernel: odd kernel size along each image axis.
+        generator: all randomness comes from it.
+        offset_scale: standard deviation of the offsets in units of the response's; 0 for gates through
+            the origin.
+
+    Raises:
+        InputError: a size or scale out of range, or data on which every pattern is trivial.
+    """
+    if count < 1 or offset_scale < 0 or any(size < 1 or size % 2 == 0 for size in kernel):
+        raise InputError(
+            f"gates: expected count >= 1, odd kernel, offset_scale >= 0, found {count}, {kernel}, {offset_scale}"
+        )
+    channels = samples[0].shape[1]
+    found: Gates | None = None
+    seen: set[bytes] = set()
+    for _ in range(8):
+        filters = torch.randn(count, channels, *kernel, generator=generator)
+        offsets = torch.randn(count, generator=generator) * offset_scale
+        fresh = Gates(_unit_response(filters, samples), offsets)
+        keep = _distinct(fresh, samples, seen)
+        fresh = fresh.select(keep)
+        found = fresh if found is None else _join(found, fresh)
+        if len(found) >= count:
+            break
+    assert found is not None
+    if len(found) == 0:
+        raise InputError("gates: no gate opens on any pixel; is the input all zero?")
+    return found.select(torch.arange(min(count, len(found))))
+
+
+def _unit_response(filters: Tensor, samples: Sequence[Tensor]) -> Tensor:
+    """Scale each filter so that its response has unit root mean square over the samples."""
+    power = torch.zeros(filters.shape[0], dtype=torch.float64)
+    pixels = 0
+    for sample in samples:
+        responses = convolve(sample, filters.to(sample))
+        power += responses.double().square().transpose(0, 1).flatten(1).sum(1).cpu()
+        pixels += responses[:, 0].numel()
+    rms = (power / pixels).sqrt().clamp_min(1e-12).to(filters.dtype)
+    return filters / rms.view(-1, *[1] * (filters.ndim - 1))
+
+
+def _distinct(gates: Gates, samples: Sequence[Tensor], seen: set[bytes]) -> Tensor:
+    """Indices of gates that open somewhere and whose pattern is not in `seen`, which is extended."""
+    rows = [gates.patterns(sample).transpose(0, 1).flatten(1).cpu() for sample in samples]
+    patterns = torch.cat(rows, 1)
+    keep = []
+    for index, pattern in enumerate(patterns):
+        code = pattern.numpy().tobytes()
+        if bool(pattern.any()) and code not in seen:
+            seen.add(code)
+            keep.append(index)
+    return torch.tensor(keep, dtype=torch.int64)
+
+
+def _join(first: Gates, second: Gates) -> Gates:
+    return Gates(torch.cat([first.filters, second.filters]), torch.cat([first.offsets, second.offsets]))

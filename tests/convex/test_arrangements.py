@@ -1,0 +1,65 @@
+"""Gates: their patterns, the removal of duplicate and trivial ones, and their dependence on nothing else."""
+
+import pytest
+import torch
+
+from convexrecon.convex.arrangements import Gates, draw_gates
+from convexrecon.errors import InputError
+
+
+def samples(seed: int = 0, count: int = 3) -> list[torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.randn(1, 2, 20, 17, generator=rng) * (1 + index) for index in range(count)]
+
+
+def test_gates_are_distinct_never_shut_and_of_unit_response() -> None:
+    data = samples()
+    gates = draw_gates(data, 40, (5, 3), torch.Generator().manual_seed(1))
+    patterns = torch.cat([gates.patterns(d).transpose(0, 1).flatten(1) for d in data], 1)
+    assert len(gates) == 40
+    assert len(torch.unique(patterns, dim=0)) == 40
+    assert bool(patterns.any(1).all())
+    closed = Gates(gates.filters, torch.zeros(40))
+    response = torch.cat(
+        [torch.nn.functional.conv2d(d, closed.filters, padding=(2, 1)).transpose(0, 1).flatten(1) for d in data],
+        1,
+    )
+    torch.testing.assert_close(response.square().mean(1), torch.ones(40), rtol=1e-4, atol=1e-4)
+
+
+def test_offsets_have_the_scale_asked_for_and_zero_means_through_the_origin() -> None:
+    rng = torch.Generator().manual_seed(2)
+    wide = draw_gates(samples(), 400, (3, 3), rng, offset_scale=0.5)
+    assert float(wide.offsets.std()) == pytest.approx(0.5, rel=0.15)
+    through = draw_gates(samples(), 10, (3, 3), rng, offset_scale=0.0)
+    assert not through.offsets.any()
+    features = samples()[0]
+    interior = (slice(None), slice(None), slice(2, -2), slice(2, -2))
+    # Through the origin patterns do not see the scale of the input; with offsets they do.
+    assert torch.equal(through.patterns(features)[interior], through.patterns(7 * features)[interior])
+    assert not torch.equal(wide.patterns(features), wide.patterns(7 * features))
+
+
+def test_few_patterns_give_few_gates_and_zero_data_are_refused() -> None:
+    spike = torch.zeros(1, 1, 5, 5)
+    spike[0, 0, 2, 2] = 1.0
+    # A 1x1 filter through the origin can only be open everywhere or off the spike: two patterns.
+    gates = draw_gates([spike], 16, (1, 1), torch.Generator().manual_seed(3), offset_scale=0.0)
+    assert len(gates) == 2
+    shut = Gates(torch.ones(1, 1, 1, 1), torch.full((1,), 2.0))
+    assert not shut.patterns(spike).any()
+
+
+def test_the_draw_depends_on_the_generator_alone() -> None:
+    first = draw_gates(samples(), 12, (3, 3), torch.Generator().manual_seed(5))
+    again = draw_gates(samples(), 12, (3, 3), torch.Generator().manual_seed(5))
+    other = draw_gates(samples(), 12, (3, 3), torch.Generator().manual_seed(6))
+    assert torch.equal(first.filters, again.filters)
+    assert torch.equal(first.offsets, again.offsets)
+    assert not torch.equal(first.filters, other.filters)
+
+
+@pytest.mark.parametrize(("count", "kernel", "scale"), [(0, (3, 3), 1.0), (4, (4, 3), 1.0), (4, (3, 3), -1.0)])
+def test_sizes_out_of_range_are_refused(count: int, kernel: tuple[int, int], scale: float) -> None:
+    with pytest.raises(InputError, match="expected count >= 1, odd kernel"):
+        draw_gates(samples(), count, kernel, torch.Generator(), offset_scale=scale)
