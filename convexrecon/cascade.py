@@ -1,0 +1,105 @@
+"""The unrolled network: denoiser and data consistency in turn. One model, whatever trains it."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from convexrecon.errors import InputError
+from convexrecon.physics.conjugate_gradient import conjugate_gradient
+from convexrecon.physics.data_consistency import DataConsistency
+from convexrecon.physics.sense import Sense
+
+INITIAL_IMAGES = ("zero_filled", "cg_sense")
+
+
+def to_channels(image: Tensor) -> Tensor:
+    """Complex image (B, *N) -> real channels (B, 2, *N)."""
+    return torch.view_as_real(image).movedim(-1, 1).contiguous()
+
+
+def to_complex(channels: Tensor) -> Tensor:
+    """Real channels (B, 2, *N) -> complex image (B, *N)."""
+    return torch.complex(channels[:, 0], channels[:, 1])
+
+
+class Block(nn.Module):
+    """One step of a cascade, ``x -> consistency(support . denoiser(x))``.
+
+    The denoised image is set to zero where all coil maps are zero: nothing is measured there.
+
+    Args:
+        denoiser: real (B, 2, *N) -> (B, 2, *N).
+        consistency: one of `physics.data_consistency`.
+    """
+
+    def __init__(self, denoiser: nn.Module, consistency: DataConsistency) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.consistency = consistency
+
+    def denoise(self, image: Tensor, sense: Sense) -> Tensor:
+        """The denoised image before data consistency: (B, *N) -> (B, *N)."""
+        return to_complex(self.denoiser(to_channels(image))) * support(sense)
+
+    def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor) -> Tensor:
+        """x (B, *N), A, A^H y (B, *N) -> the next x (B, *N)."""
+        result: Tensor = self.consistency(self.denoise(image, sense), sense, adjoint_kspace)
+        return result
+
+
+class Cascade(nn.Module):
+    """Blocks in sequence, from the initial image to the reconstruction.
+
+    Args:
+        blocks: the steps; none gives the initial image.
+        initial: "zero_filled" (A^H y) or "cg_sense" (ten CG steps on A^H A + 0.01).
+
+    Raises:
+        InputError: an unknown initial image.
+    """
+
+    def __init__(self, blocks: Iterable[Block] = (), *, initial: str = "zero_filled") -> None:
+        super().__init__()
+        if initial not in INITIAL_IMAGES:
+            raise InputError(f"initial: expected one of {', '.join(INITIAL_IMAGES)}, found {initial!r}")
+        self.blocks = nn.ModuleList(blocks)
+        self.initial = initial
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[Block]:
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
+
+    def start(self, sense: Sense, adjoint_kspace: Tensor) -> Tensor:
+        """The image before the first block: A^H y (B, *N) -> (B, *N)."""
+        if self.initial == "zero_filled":
+            return adjoint_kspace
+        return conjugate_gradient(
+            lambda x: sense.normal(x) + 0.01 * x, adjoint_kspace, tolerance=1e-4, max_iterations=10
+        ).solution
+
+    def images(self, sense: Sense, kspace: Tensor) -> Iterator[Tensor]:
+        """Yield the image before the first block and after every block, each (B, *N)."""
+        adjoint_kspace = sense.adjoint(kspace)
+        image = self.start(sense, adjoint_kspace)
+        yield image
+        for block in self:
+            image = block(image, sense, adjoint_kspace)
+            yield image
+
+    def forward(self, sense: Sense, kspace: Tensor) -> Tensor:
+        """Undersampled k-space (B, C, *N), scaled, uncentred -> image (B, *N)."""
+        image = None
+        for image in self.images(sense, kspace):  # noqa: B007
+            pass
+        assert image is not None
+        return image
+
+
+def support(sense: Sense) -> Tensor:
+    """1 where any coil map is not zero, (B, *N) float32."""
+    return (sense.maps.abs().amax(1) > 0).to(torch.float32)

@@ -1,0 +1,267 @@
+"""The command line: parses, calls, prints. Everything it does is a function of the library."""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+
+from convexrecon.errors import InputError
+
+app = typer.Typer(
+    help="MRI reconstruction networks trained one convex problem at a time, each to a certified optimum.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness; the same seed gives the same result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder for the files, made if missing.")],
+    volumes: Annotated[int, typer.Option(help="Number of files.")] = 8,
+    slices: Annotated[int, typer.Option(help="Slices in each.")] = 4,
+    size: Annotated[tuple[int, int], typer.Option(help="Image size y x.")] = (160, 144),
+    coils: Annotated[int, typer.Option(help="Receive coils.")] = 8,
+    anatomy: Annotated[str, typer.Option(help="head, knee or mixed.")] = "mixed",
+    noise: Annotated[float, typer.Option(help="Noise deviation, as a share of the image's 95th percentile.")] = 0.02,
+    images: Annotated[Path | None, typer.Option(help="Your own images (.npy, .npz, .h5) instead.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files made with other settings.")] = False,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Make a multi-coil data set in the fastMRI layout, from random anatomies or your own images."""
+    from convexrecon.data.simulation import simulate_dataset
+
+    paths = simulate_dataset(
+        out,
+        volumes=volumes,
+        slices=slices,
+        size=size,
+        coils=coils,
+        anatomy=_one_of("anatomy", anatomy, ("head", "knee", "mixed")),
+        noise=noise,
+        images=images,
+        overwrite=overwrite,
+        seed=seed,
+        progress=not quiet,
+    )
+    typer.echo(f"{len(paths)} files in {out}")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="A fully sampled fastMRI-style file, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the prepared volumes.")],
+    maps: Annotated[str, typer.Option(help="Sensitivity maps: espirit or walsh.")] = "espirit",
+    calibration: Annotated[int, typer.Option(help="Side of the calibration square in k-space.")] = 16,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Estimate coil sensitivities once, form the targets, and cache both; a second run does what is missing."""
+    from convexrecon.data.preparation import PreparationSettings
+    from convexrecon.data.preparation import prepare as run_preparation
+
+    settings = PreparationSettings(maps=_one_of("maps", maps, ("espirit", "walsh")), calibration=calibration)
+    report = run_preparation(source, out, settings, device=_device(device), progress=not quiet)
+    typer.echo(f"{len(report.prepared)} volumes prepared, {len(report.skipped)} already there, in {out}")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of prepared volumes.")],
+    out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is continued.")],
+    config: Annotated[Path | None, typer.Option(help="TOML file; see the README for every key.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Prepared volumes to validate on.")] = None,
+    method: Annotated[str | None, typer.Option(help="convex or end_to_end.")] = None,
+    blocks: Annotated[int | None, typer.Option(help="Blocks; more than a trained run has continues it.")] = None,
+    units: Annotated[int | None, typer.Option(help="Gates, or hidden units, of a block.")] = None,
+    mask: Annotated[str | None, typer.Option(help="poisson, random, equispaced or full.")] = None,
+    acceleration: Annotated[float | None, typer.Option(help="Of the masks.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of end_to_end.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all randomness.")] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train a reconstruction; killed or interrupted, the same command continues it to the same result."""
+    from convexrecon.training.config import RunSettings, load_settings
+    from convexrecon.training.train import train as run_training
+
+    settings = load_settings(config) if config is not None else RunSettings()
+    settings = _override(
+        settings, method=method, blocks=blocks, units=units, mask=mask, acceleration=acceleration,
+        epochs=epochs, seed=seed,
+    )  # fmt: skip
+    run_training(settings, data, out, validation=validation, device=_device(device), progress=not quiet)
+    typer.echo(f"trained: {out}")
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders to compare.")],
+    data: Annotated[Path, typer.Option(help="Prepared volumes to evaluate on.")],
+    tune_on: Annotated[
+        Path | None,
+        typer.Option(help="Prepared training volumes for the baselines; the runs' own by default."),
+    ] = None,
+    baselines: Annotated[bool, typer.Option(help="Compare zero-filled, CG-SENSE and L1-wavelet too.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for table and report; the first run by default.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score runs and classical baselines on held-out slices: a table, a CSV, a report with pictures."""
+    from convexrecon.evaluate.tables import text_table
+    from convexrecon.report.evaluation import evaluate_and_report
+
+    evaluation, report = evaluate_and_report(
+        runs,
+        data,
+        out=out,
+        tune_on=tune_on,
+        baselines=baselines,
+        device=_device(device),
+        progress=not (quiet or as_json),
+    )
+    if as_json:
+        typer.echo(json.dumps({"evaluation": evaluation.summary, "report": str(report)}))
+    else:
+        typer.echo(text_table(evaluation.summary))
+        typer.echo(f"report: {report}")
+
+
+@app.command()
+def reconstruct(
+    run: Annotated[Path, typer.Argument(help="Run folder of a trained model.")],
+    file: Annotated[Path, typer.Argument(help="fastMRI-style file, fully sampled or undersampled.")],
+    out: Annotated[Path, typer.Option(help="HDF5 file for the images.")],
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Reconstruct a scan; a fully sampled one is undersampled as in training, and the result scored."""
+    from convexrecon.reconstruct import reconstruct_file
+
+    result = reconstruct_file(run, file, out, device=_device(device), progress=not (quiet or as_json))
+    if as_json:
+        typer.echo(json.dumps(asdict(result), default=str))
+    else:
+        typer.echo(result.describe())
+
+
+@app.command()
+def certify(
+    run: Annotated[Path, typer.Argument(help="Run folder of a convex run.")],
+    data: Annotated[Path, typer.Option(help="The prepared volumes it was trained on.")],
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Re-measure every block's duality gap from the data, in an independent float64 pass."""
+    from convexrecon.training.run_folder import RunFolder
+    from convexrecon.training.train import certify_run
+
+    rows = certify_run(RunFolder(run), data, device=_device(device), progress=not (quiet or as_json))
+    if as_json:
+        typer.echo(json.dumps({"blocks": rows}))
+        return
+    typer.echo("block   objective      certified gap   recorded gap")
+    for row in rows:
+        typer.echo(
+            f"{row['block']:5d}   {row['objective']:.6e}   {row['relative_gap']:.2e}"
+            f"        {row['recorded_relative_gap']:.2e}"
+        )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and report.")] = Path("demo"),
+    tiny: Annotated[bool, typer.Option(help="Much smaller: seconds instead of minutes.")] = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate, prepare, train convex and end to end, evaluate on held-out slices, write a report."""
+    from convexrecon.demo import run_demo
+
+    run_demo(out, tiny=tiny, device=_device(device), seed=seed, progress=not quiet, say=typer.echo)
+
+
+def main() -> None:
+    """Entry point: errors a person can mend are printed as one line, without a traceback."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (InputError, OSError) as error:
+        _fail(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; the same command continues where it stopped", 130)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)
+        if usage is None:
+            raise
+        _fail(usage(), 2)
+
+
+def _fail(message: str, status: int) -> None:
+    typer.echo(f"error: {message}" if status == 2 else message, err=True)
+    sys.exit(status)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: not available here ({reason}); expected auto or cpu") from None
+    return device
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise InputError(f"--{name}: expected one of {', '.join(choices)}, found {value!r}")
+    return value
+
+
+def _override(
+    settings: Any,
+    *,
+    method: str | None,
+    blocks: int | None,
+    units: int | None,
+    mask: str | None,
+    acceleration: float | None,
+    epochs: int | None,
+    seed: int | None,
+) -> Any:
+    """Options given on the command line replace those of the configuration."""
+    if method is not None:
+        settings = replace(settings, method=_one_of("method", method, ("convex", "end_to_end")))
+    if seed is not None:
+        settings = replace(settings, seed=seed)
+    model: dict[str, int] = {k: v for k, v in {"blocks": blocks, "units": units}.items() if v is not None}
+    kind: Literal["poisson", "random", "equispaced", "full"] | None = (
+        None if mask is None else _one_of("mask", mask, ("poisson", "random", "equispaced", "full"))
+    )
+    sampling: dict[str, Any] = {"kind": kind, "acceleration": acceleration}
+    sampling = {name: value for name, value in sampling.items() if value is not None}
+    settings = replace(settings, model=replace(settings.model, **model), mask=replace(settings.mask, **sampling))
+    if epochs is not None:
+        settings = replace(settings, end_to_end=replace(settings.end_to_end, epochs=epochs))
+    return settings
+
+
+if __name__ == "__main__":
+    main()

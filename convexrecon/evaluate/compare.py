@@ -1,0 +1,213 @@
+"""Trained runs and classical baselines on the same held-out slices, scored the same way."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from convexrecon.data.dataset import Batch, PreparedSlices
+from convexrecon.errors import InputError
+from convexrecon.evaluate.baselines import Tuning, cg_sense, tune, zero_filled
+from convexrecon.evaluate.l1_wavelet import l1_wavelet
+from convexrecon.evaluate.metrics import SliceScore, score_volume
+from convexrecon.evaluate.tables import Summary, summarize
+from convexrecon.physics.fourier import crop_centre
+from convexrecon.physics.sense import Sense
+from convexrecon.training.config import RunSettings
+from convexrecon.training.run_folder import RunFolder
+from convexrecon.weights import load_cascade
+
+Method = Callable[[Sense, Tensor], Tensor]
+
+# Training slices on which the baselines' weights are tuned.
+TUNING_SLICES = 4
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """One slice as every method has it, in the scanner's units, cropped to the recon size."""
+
+    volume: str
+    slice_index: int
+    reference: NDArray[np.complex64]
+    images: dict[str, NDArray[np.complex64]]
+    mask: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_runs` found.
+
+    Attributes:
+        scores: of every slice and method.
+        summary: means and deviations per method, see `tables.summarize`.
+        tuned: the baselines' weights, chosen on training slices.
+        pictured: the middle slices of a few volumes.
+    """
+
+    scores: list[SliceScore]
+    summary: Summary
+    tuned: dict[str, Tuning]
+    pictured: list[Pictured] = field(repr=False)
+
+
+def evaluate_runs(
+    runs: Sequence[RunFolder],
+    data: Path | str,
+    *,
+    tune_on: Path | str | None = None,
+    baselines: bool = True,
+    pictures: int = 2,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Evaluation:
+    """Reconstruct every slice of a prepared folder with every method, and score it.
+
+    Masks are those of the runs' settings, seeded by volume name, so that all methods see the same samples.
+    Images are compared in the scanner's units, cropped to the recon size.
+
+    Args:
+        runs: trained runs of the same mask settings.
+        data: folder of prepared volumes, held out from training.
+        tune_on: folder of prepared volumes that hold the training volumes, for the baselines' weights; where
+            the first run was trained if None.
+        baselines: whether to add zero-filled, CG-SENSE and L1-wavelet.
+        pictures: of how many volumes to keep the middle slice.
+        device: where to compute.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: no runs, runs of different masks, or no data to tune on.
+    """
+    settings = _common_settings(runs)
+    slices = PreparedSlices(data, settings.mask, seed=settings.seed)
+    target = torch.device(device)
+    methods: dict[str, Method] = {}
+    tuned: dict[str, Tuning] = {}
+    if baselines:
+        tuned = _tune(runs[0], settings, tune_on, target, progress)
+        methods = {
+            "zero-filled": zero_filled,
+            "CG-SENSE": partial(_with_lam, cg_sense, tuned["CG-SENSE"].lam),
+            "L1-wavelet": partial(_with_lam, l1_wavelet, tuned["L1-wavelet"].lam),
+        }
+    for name, run in zip(_names(runs), runs, strict=True):
+        methods[name] = load_cascade(run.weights)[0].to(target)
+    scores: list[SliceScore] = []
+    pictured: list[Pictured] = []
+    with tqdm(total=len(slices), desc="evaluating slices", leave=False, disable=not progress) as bar:
+        for volume in slices.volume_names:
+            found, picture = _one_volume(slices, volume, methods, target, bar)
+            scores += found
+            if len(pictured) < pictures:
+                pictured.append(picture)
+    ordered = sorted(scores, key=lambda score: list(methods).index(score.method))
+    return Evaluation(ordered, summarize(ordered), tuned, pictured)
+
+
+def _one_volume(
+    slices: PreparedSlices, volume: str, methods: dict[str, Method], device: torch.device, bar: "tqdm"
+) -> tuple[list[SliceScore], Pictured]:
+    """Scores of one volume, all its slices together since SSIM refers to the volume's maximum."""
+    positions = [k for k, key in enumerate(slices.slices) if key.volume == volume]
+    images: dict[str, list[NDArray[np.complex64]]] = {name: [] for name in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    references, masks = [], []
+    for position in positions:
+        batch = slices.load(position).to(device)
+        sense = batch.sense
+        for name, method in methods.items():
+            started = time.perf_counter()
+            with torch.no_grad():
+                result = method(sense, batch.kspace)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - started)
+            images[name].append(_in_scanner_units(result, batch))
+        references.append(_in_scanner_units(batch.target, batch))
+        masks.append(torch.fft.fftshift(batch.mask[0, 0]).cpu().numpy())
+        bar.update()
+    indices = [slices.slices[position].slice_index for position in positions]
+    scores = [
+        score
+        for name in methods
+        for score in score_volume(name, volume, np.stack(images[name]), np.stack(references), indices, seconds[name])
+    ]
+    middle = len(positions) // 2
+    chosen = {name: stack[middle] for name, stack in images.items()}
+    return scores, Pictured(volume, indices[middle], references[middle], chosen, masks[middle])
+
+
+def _in_scanner_units(image: Tensor, batch: Batch) -> NDArray[np.complex64]:
+    cropped = crop_centre(image[0] * batch.scale[0], batch.recon_size)
+    return cropped.cpu().numpy()
+
+
+def _tune(
+    run: RunFolder, settings: RunSettings, tune_on: Path | str | None, device: torch.device, progress: bool
+) -> dict[str, Tuning]:
+    """Weights of the baselines, by mean PSNR over a few slices that the first run was trained on."""
+    summary = run.read_summary()
+    folder = Path(tune_on if tune_on is not None else summary.get("data_folder", ""))
+    if tune_on is None and not folder.is_dir():
+        raise InputError(
+            f"{run.path}: its training data are no longer at {folder}; expected --tune-on FOLDER for the baselines' "
+            "weights, or --no-baselines"
+        )
+    slices = PreparedSlices(folder, settings.mask, seed=settings.seed)
+    trained = {key.rpartition("/")[0] for key in summary.get("data", {}).get("train", [])}
+    volumes = [name for name in slices.volume_names if not trained or name in trained]
+    slices = slices.subset(volumes or slices.volume_names)
+    step = max(len(slices) // TUNING_SLICES, 1)
+    positions = list(range(step // 2, len(slices), step))[:TUNING_SLICES]
+    samples = []
+    for position in positions:
+        batch = slices.load(position).to(device)
+        samples.append((batch.sense, batch.kspace, batch.target))
+    tuned = {}
+    with tqdm(total=2, desc="tuning the baselines", leave=False, disable=not progress) as bar:
+        for name, method, low, high in (
+            ("CG-SENSE", cg_sense, 1e-3, 1.0),
+            ("L1-wavelet", l1_wavelet, 1e-3, 1e-1),
+        ):
+            tuned[name] = tune(method, samples, low=low, high=high, points=5, refinements=3)
+            bar.update()
+    return tuned
+
+
+def _with_lam(method: Callable[[Sense, Tensor, float], Tensor], lam: float, sense: Sense, kspace: Tensor) -> Tensor:
+    return method(sense, kspace, lam)
+
+
+def _common_settings(runs: Sequence[RunFolder]) -> RunSettings:
+    if not runs:
+        raise InputError("runs: expected at least one run folder")
+    settings = [run.settings() for run in runs]
+    for run, other in zip(runs, settings, strict=True):
+        if (other.mask, other.seed) != (settings[0].mask, settings[0].seed):
+            raise InputError(
+                f"{run.path}: has mask {other.mask} and seed {other.seed}, {runs[0].path} has {settings[0].mask} "
+                f"and seed {settings[0].seed}; expected runs that see the same samples"
+            )
+        if not run.weights.exists():
+            raise InputError(f"{run.path}: has no weights yet; expected a trained run")
+    return settings[0]
+
+
+def _names(runs: Sequence[RunFolder]) -> list[str]:
+    """Methods if they tell the runs apart, else folder names, else paths."""
+    for names in (
+        [run.settings().method for run in runs],
+        [run.path.resolve().name for run in runs],
+        [str(run.path) for run in runs],
+    ):
+        if len(set(names)) == len(names):
+            return list(names)
+    raise InputError("runs: the same run folder is given twice")

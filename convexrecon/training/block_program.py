@@ -1,0 +1,186 @@
+"""The data of a block's program as a stream from disk, and the block's optimum as part of a cascade."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from convexrecon.cascade import Cascade, to_channels
+from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.patches import BlockBatch
+from convexrecon.convex.program import Stream, certify_program
+from convexrecon.convex.recovery import weights_of
+from convexrecon.data.dataset import Batch, PreparedSlices, batches
+from convexrecon.denoisers.feature_stack import FeatureStack
+from convexrecon.denoisers.gated import GatedDenoiser
+from convexrecon.errors import InputError
+from convexrecon.seeding import generator
+from convexrecon.solvers.certificates import Certificate
+from convexrecon.training.config import RunSettings
+from convexrecon.training.image_store import (
+    is_complete,
+    keys_of,
+    one_by_one,
+    read_store,
+    slice_keys,
+    write_store,
+)
+
+
+@dataclass(frozen=True)
+class BlockData:
+    """A data set with its images between blocks on disk.
+
+    Attributes:
+        name: "train" or "validation", the stores' name.
+        slices: the data set.
+        settings: of the run.
+        state: folder of the stores.
+        device: where to compute.
+        progress: whether to show bars.
+    """
+
+    name: str
+    slices: PreparedSlices
+    settings: RunSettings
+    state: Path
+    device: torch.device
+    progress: bool
+
+    @property
+    def stacks_features(self) -> bool:
+        """Whether hidden channels are stacked on the initial image instead of images on images."""
+        return self.settings.model.stacking == "features"
+
+    @property
+    def targets(self) -> Path:
+        """Store of the fully sampled images."""
+        return self.state / f"{self.name}_targets.h5"
+
+    def images(self, blocks: int) -> Path:
+        """Store of the images after `blocks` blocks."""
+        return self.state / f"{self.name}_after_{blocks:03d}.h5"
+
+    def batches(self, task: str) -> Iterator[Batch]:
+        """Every slice once, on the device, with a progress bar named `task`."""
+        with tqdm(total=len(self.slices), desc=task, leave=False, disable=not self.progress) as bar:
+            for batch in batches(self.slices, self.settings.batch_size):
+                yield batch.to(self.device)
+                bar.update(len(batch.volume))
+
+    def write_targets(self) -> None:
+        """Write the fully sampled images, unless they are there."""
+        if not is_complete(self.targets, slice_keys(self.slices)):
+            write_store(self.targets, ((keys_of(b), b.target) for b in self.batches(f"{self.name}: targets")))
+
+    def write_images(self, cascade: Cascade, blocks: int) -> None:
+        """Write the images after `blocks` frozen blocks, from those before the last of them if on disk."""
+        if is_complete(self.images(blocks), slice_keys(self.slices)):
+            return
+        known = blocks
+        while known > 0 and not is_complete(self.images(known), slice_keys(self.slices)):
+            known -= 1
+        on_disk = is_complete(self.images(known), slice_keys(self.slices))
+        steps = list(cascade)[known:blocks] if not self.stacks_features else []
+
+        def images() -> Iterator[tuple[list[str], Tensor]]:
+            for batch in self.batches(f"{self.name}: images before block {blocks + 1}"):
+                sense = batch.sense
+                adjoint_kspace = sense.adjoint(batch.kspace)
+                with torch.no_grad():
+                    if on_disk:
+                        image = read_store(self.images(known), keys_of(batch)).to(self.device)
+                    else:
+                        image = cascade.start(sense, adjoint_kspace)
+                    for block in steps:
+                        image = block(image, sense, adjoint_kspace)
+                yield keys_of(batch), image
+
+        write_store(self.images(blocks), images())
+
+    def drop_images(self, blocks: int) -> None:
+        """Delete the images after `blocks` blocks."""
+        self.images(blocks).unlink(missing_ok=True)
+
+
+def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
+    """The data of block `index`'s program: a pass over the stores at each call, always the same.
+
+    The rows are the pixels where the target is not exactly zero, i.e. where a coil map is not: elsewhere a
+    block does not act. Of these a share `pixel_fraction` is drawn, by a generator named after the slice.
+    """
+    settings = data.settings
+
+    def stream() -> Iterator[BlockBatch]:
+        pairs = zip(
+            one_by_one(data.slices, data.images(0 if data.stacks_features else index), data.device),
+            one_by_one(data.slices, data.targets, data.device),
+            strict=True,
+        )
+        task = f"block {index + 1}: pass over the data"
+        for (entry, image), (_, target) in tqdm(pairs, task, len(data.slices), leave=False, disable=not data.progress):
+            rows = (target != 0).unsqueeze(1)
+            rng = generator(settings.seed, "pixels", index, entry.volume, entry.slice_index)
+            if settings.convex.pixel_fraction < 1:
+                drawn = torch.rand(rows.shape, generator=rng) < settings.convex.pixel_fraction
+                rows = rows & drawn.to(rows.device)
+            if settings.convex.augment:
+                image, target, rows = _augment(image, target, rows, rng)
+            channels = to_channels(image)
+            yield BlockBatch(block_features(cascade, channels, index), to_channels(target) - channels, rows)
+
+    return stream
+
+
+def block_features(cascade: Cascade, channels: Tensor, index: int) -> Tensor:
+    """What block `index` sees of an image (B, 2, *N): the image, or the stack's hidden channels."""
+    blocks = list(cascade)
+    if blocks and isinstance(blocks[0].denoiser, FeatureStack):
+        return blocks[0].denoiser.features(channels, index)
+    return channels
+
+
+def block_weights(cascade: Cascade, index: int) -> tuple[Gates, Tensor]:
+    """Gates and weights W (P, d, m) of a trained convex block or stacked layer.
+
+    Raises:
+        InputError: the block was not trained by a convex program.
+    """
+    blocks = list(cascade)
+    if blocks and isinstance(blocks[0].denoiser, FeatureStack):
+        network = blocks[0].denoiser.layer(index)
+        return network.gates, weights_of(network)
+    denoiser = blocks[index].denoiser
+    if not isinstance(denoiser, GatedDenoiser):
+        raise InputError(f"block {index + 1}: trained by backpropagation; only convex blocks have certificates")
+    return denoiser.gates, denoiser.weights
+
+
+def certify_block(data: BlockData, cascade: Cascade, index: int, beta: float) -> Certificate:
+    """Re-measure a block's duality gap in one float64 pass over the data, without the statistics.
+
+    Raises:
+        InputError: the block was not trained by a convex program.
+    """
+    gates, weights = block_weights(cascade, index)
+    data.write_targets()
+    data.write_images(cascade, 0 if data.stacks_features else index)
+    stream = block_stream(data, cascade, index)
+    return certify_program(stream, gates, weights, beta, data.settings.convex.program)
+
+
+def _augment(image: Tensor, target: Tensor, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """One of the eight symmetries of the grid and a phase: what an MR image could as well have been."""
+    flips = [axis for axis in (-2, -1) if bool(torch.rand((), generator=rng) < 0.5)]
+    transpose = bool(torch.rand((), generator=rng) < 0.5)
+    angle = float(torch.rand((), generator=rng)) * 2 * torch.pi
+    turn = torch.polar(torch.tensor(1.0), torch.tensor(angle)).to(image)
+
+    def moved(array: Tensor) -> Tensor:
+        array = array.flip(flips) if flips else array
+        return array.transpose(-2, -1) if transpose else array
+
+    return moved(image * turn), moved(target * turn), moved(rows)

@@ -1,0 +1,204 @@
+"""The settings of a run: dataclasses, read from TOML and written back resolved."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from convexrecon.convex.program import ProgramSettings
+from convexrecon.errors import InputError
+from convexrecon.physics.masks import MaskSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The shape of the network.
+
+    Attributes:
+        stacking: "cascade" (denoiser and data consistency in turn) or "features" (hidden channels stacked,
+            no data consistency).
+        blocks: number of blocks, or of layers when stacking features.
+        kernel: odd kernel size.
+        units: gates of a gated block, hidden units of a ReLU block.
+        initial: image before the first block, "zero_filled" or "cg_sense".
+        consistency: "proximal", "gradient" or "none".
+        cg_iterations: most conjugate-gradient steps of a proximal step.
+    """
+
+    stacking: Literal["cascade", "features"] = "cascade"
+    blocks: int = 5
+    kernel: int = 5
+    units: int = 32
+    initial: Literal["zero_filled", "cg_sense"] = "zero_filled"
+    consistency: Literal["proximal", "gradient", "none"] = "proximal"
+    cg_iterations: int = 12
+
+    def __post_init__(self) -> None:
+        if self.blocks < 0 or self.units < 1 or self.kernel < 1 or self.kernel % 2 == 0:
+            raise InputError(
+                "model: expected blocks >= 0, units >= 1 and an odd kernel, "
+                f"found {self.blocks}, {self.units}, {self.kernel}"
+            )
+
+
+@dataclass(frozen=True)
+class ConvexSettings:
+    """How convex blocks are trained.
+
+    Attributes:
+        program: penalty, strength and accuracy of each block's program.
+        offset_scale: standard deviation of the gates' offsets in units of the response's; 0 for gates
+            through the origin.
+        pixel_fraction: share of the pixels, drawn anew per slice and block, that the program is posed on.
+        augment: pose it on randomly flipped, transposed and phase-rotated copies of the slices.
+        lam: data-consistency weight, or None to choose it per block on training slices.
+        lam_slices: how many training slices it is chosen on.
+    """
+
+    program: ProgramSettings = field(default_factory=ProgramSettings)
+    offset_scale: float = 1.0
+    pixel_fraction: float = 1.0
+    augment: bool = False
+    lam: float | None = None
+    lam_slices: int = 24
+
+    def __post_init__(self) -> None:
+        if not 0 < self.pixel_fraction <= 1:
+            raise InputError(f"pixel_fraction: expected in (0, 1], found {self.pixel_fraction}")
+        if self.lam_slices < 1:
+            raise InputError(f"lam_slices: expected at least 1, found {self.lam_slices}")
+
+
+@dataclass(frozen=True)
+class EndToEndSettings:
+    """How the cascade of ReLU denoisers is trained by backpropagation.
+
+    Attributes:
+        epochs: passes over the training slices.
+        learning_rate: of Adam at the start; follows a cosine to 1 % of it.
+        warmup: share of the steps over which the rate rises from zero.
+        loss: "l2" (mean squared complex error) or "l1" (mean absolute).
+        lam: initial data-consistency weight; it is learned.
+        clip: largest gradient norm; larger ones are scaled down.
+        validate_every: epochs between validations.
+    """
+
+    epochs: int = 50
+    learning_rate: float = 2e-3
+    warmup: float = 0.05
+    loss: Literal["l2", "l1"] = "l2"
+    lam: float = 0.5
+    clip: float = 1.0
+    validate_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or not self.learning_rate > 0 or self.validate_every < 1:
+            raise InputError(
+                "end_to_end: expected epochs >= 1, learning_rate > 0, validate_every >= 1, "
+                f"found {self.epochs}, {self.learning_rate}, {self.validate_every}"
+            )
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that decides the outcome of a training run, but the data."""
+
+    method: Literal["convex", "end_to_end"] = "convex"
+    seed: int = 0
+    batch_size: int = 1
+    validation_fraction: float = 0.15
+    mask: MaskSettings = field(default_factory=MaskSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    convex: ConvexSettings = field(default_factory=ConvexSettings)
+    end_to_end: EndToEndSettings = field(default_factory=EndToEndSettings)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size: expected at least 1, found {self.batch_size}")
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(f"validation_fraction: expected in [0, 1), found {self.validation_fraction}")
+
+
+def load_settings(path: Path) -> RunSettings:
+    """Read settings from a TOML file; what it leaves out keeps its default.
+
+    Raises:
+        InputError: the file is missing or not TOML, a key is unknown, a value has the wrong type.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected a TOML configuration") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML ({error})") from None
+    return _build(RunSettings, table, str(path))
+
+
+def dump_settings(settings: RunSettings) -> str:
+    """The resolved settings as TOML; options that are None are left out, which reads back as None."""
+    return tomli_w.dumps(_without_none(dataclasses.asdict(settings)))
+
+
+def flat_settings(settings: RunSettings) -> dict[str, Any]:
+    """Every setting under its dotted name, e.g. ``{"model.blocks": 5}``."""
+
+    def flatten(prefix: str, table: dict[str, Any]) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in table.items():
+            name = f"{prefix}{key}"
+            flat.update(flatten(f"{name}.", value) if isinstance(value, dict) else {name: value})
+        return flat
+
+    return flatten("", dataclasses.asdict(settings))
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
+
+
+def _build(kind: type[Settings], table: dict[str, Any], where: str) -> Settings:
+    hints = get_type_hints(kind)
+    unknown = sorted(set(table) - set(hints))
+    if unknown:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; expected one of {', '.join(hints)}")
+    values = {}
+    for key, value in table.items():
+        hint = hints[key]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise InputError(f"{where}: {key}: expected a table, found {value!r}")
+            values[key] = _build(hint, value, f"{where}: [{key}]")
+        else:
+            values[key] = _checked(value, hint, f"{where}: {key}")
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise InputError(f"{where}: expected one of {', '.join(get_args(hint))}, found {value!r}")
+        return value
+    accepted = [t for t in (get_args(hint) or (hint,)) if t is not type(None)]
+    kind = accepted[0]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{where}: expected {kind.__name__}, found {value!r}")
+    return value

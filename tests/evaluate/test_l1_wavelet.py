@@ -1,0 +1,116 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from convexrecon.errors import InputError
+from convexrecon.evaluate.baselines import cg_sense
+from convexrecon.evaluate.l1_wavelet import l1_wavelet, solve_l1_wavelet
+from convexrecon.evaluate.metrics import psnr
+from convexrecon.evaluate.wavelets import daubechies4
+from convexrecon.physics.fourier import fft
+from convexrecon.physics.sense import Sense
+
+
+def _scene(shape: tuple[int, ...], coils: int = 4, seed: int = 0, dtype: Any = torch.complex128) -> Any:
+    """Smooth ellipses with a smooth phase, coil maps with support, noisy undersampled k-space."""
+    rng = np.random.default_rng(seed)
+    y, x = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape)
+    y, x = y[:, None], x[None, :]
+    image = torch.zeros(shape, dtype=torch.float64)
+    for _ in range(6):
+        cy, cx, ry, rx = *rng.uniform(-0.4, 0.4, 2), *rng.uniform(0.1, 0.5, 2)
+        image = image + rng.uniform(0.2, 1) * ((((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2) < 1)
+    support = (y**2 / 0.9 + x**2 / 0.8) < 1
+    image = (image * support) * torch.exp(1j * (y + 0.5 * x))
+    angles = 2 * np.pi * np.arange(coils) / coils
+    maps = torch.stack([torch.exp(-((y - np.sin(a)) ** 2 + (x - np.cos(a)) ** 2) + 1j * (a + x * y)) for a in angles])
+    maps = support * maps / maps.abs().square().sum(0).sqrt()
+    frequency = torch.fft.fftfreq(shape[0])[:, None] ** 2 + torch.fft.fftfreq(shape[1])[None] ** 2
+    chance = torch.from_numpy(rng.uniform(size=shape))
+    mask = ((frequency < 0.01) | (chance < 0.25)).double()[None, None]
+    noise = torch.from_numpy(rng.standard_normal((1, coils, *shape, 2))).contiguous()
+    kspace = mask * (fft(maps[None] * image, 2) + 0.02 * torch.view_as_complex(noise))
+    return Sense(maps[None].to(dtype), mask.to(dtype.to_real())), kspace.to(dtype), image[None].to(dtype)
+
+
+def test_a_unitary_operator_has_a_closed_form() -> None:
+    pywt = pytest.importorskip("pywt")
+    shape, levels, lam = (32, 48), 2, 0.4
+    rng = np.random.default_rng(1)
+    image = rng.standard_normal((1, *shape)) + 1j * rng.standard_normal((1, *shape))
+    sense = Sense(torch.ones(1, 1, *shape, dtype=torch.complex128), torch.ones(1, 1, *shape).double())
+    kspace = sense.forward(torch.from_numpy(image))
+    found = solve_l1_wavelet(sense, kspace, lam, tolerance=1e-13, levels=levels, shifts=1).image
+
+    coarse, *details = pywt.wavedec2(image[0], "db4", mode="periodization", level=levels)
+    shrunk = [tuple(pywt.threshold(part, lam, "soft") for part in level) for level in details]
+    expected = pywt.waverec2([coarse, *shrunk], "db4", mode="periodization")
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=0, atol=1e-9)
+
+
+def test_the_optimality_condition_holds() -> None:
+    lam, levels = 0.02, 2
+    sense, kspace, _ = _scene((32, 48))
+    # Full support, so that z = x and the subgradient can be read off the image.
+    sense = Sense(sense.maps + 1e-3, sense.mask)
+    result = solve_l1_wavelet(sense, kspace, lam, iterations=4000, tolerance=1e-12, levels=levels, shifts=1)
+    wavelet = daubechies4((32, 48), levels, dtype=torch.float64)
+    slope = wavelet.forward(sense.adjoint(kspace) - sense.normal(result.image))
+    coefficients = wavelet.forward(result.image)
+    penalized = torch.ones(32, 48, dtype=torch.bool)
+    penalized[wavelet.coarse] = False
+    assert slope[:, ~penalized].abs().max() < 1e-5
+    assert slope[:, penalized].abs().max() < lam + 1e-5
+    alive = penalized & (coefficients[0].abs() > 1e-3)
+    assert alive.sum() > 20
+    directions = coefficients[0][alive] / coefficients[0][alive].abs()
+    assert (slope[0][alive] - lam * directions).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (45, 53)])
+def test_it_beats_the_linear_method_at_its_best(shape: tuple[int, ...]) -> None:
+    sense, kspace, image = _scene(shape, dtype=torch.complex64)
+    linear = max(psnr(cg_sense(sense, kspace, lam), image) for lam in (0.003, 0.01, 0.03, 0.1, 0.3))
+    found = l1_wavelet(sense, kspace, 0.02)
+    assert found.shape == image.shape
+    assert psnr(found, image) > linear + 1.0
+
+
+def test_shifted_grids_help_and_converge() -> None:
+    sense, kspace, image = _scene((48, 64))
+    one = solve_l1_wavelet(sense, kspace, 0.02, iterations=400, shifts=1)
+    four = solve_l1_wavelet(sense, kspace, 0.02, iterations=400, shifts=4, tolerance=1e-5)
+    assert psnr(four.image, image) > psnr(one.image, image)
+    assert float(four.change) <= 1e-5
+    assert int(four.iterations) < 400
+
+
+def test_nothing_is_reconstructed_where_no_coil_sees() -> None:
+    sense, kspace, _ = _scene((45, 53))
+    unseen = sense.maps.abs().sum(1) == 0
+    assert unseen.any()
+    assert not l1_wavelet(sense, kspace, 0.02)[unseen].any()
+
+
+def test_a_slice_does_not_depend_on_its_batch() -> None:
+    first, y1, _ = _scene((32, 40), seed=1)
+    second, y2, _ = _scene((32, 40), seed=2)
+    both = Sense(torch.cat([first.maps, second.maps * 0.7]), torch.cat([first.mask, second.mask]))
+    batch = solve_l1_wavelet(both, torch.cat([y1, 0.1 * y2]), 0.01)
+    alone = solve_l1_wavelet(Sense(second.maps * 0.7, second.mask), 0.1 * y2, 0.01)
+    torch.testing.assert_close(batch.image[1:], alone.image, rtol=0, atol=1e-12)
+    assert batch.iterations[1] == alone.iterations[0]
+
+
+def test_zero_kspace_gives_zero() -> None:
+    sense, kspace, _ = _scene((32, 40))
+    assert not l1_wavelet(sense, torch.zeros_like(kspace), 0.01).any()
+
+
+@pytest.mark.parametrize("arguments", [{"lam": -1.0}, {"iterations": 0}, {"shifts": 0}, {"shifts": 9}])
+def test_bad_arguments_are_refused(arguments: Any) -> None:
+    sense, kspace, _ = _scene((32, 40))
+    with pytest.raises(InputError, match="l1_wavelet"):
+        solve_l1_wavelet(sense, kspace, **{"lam": 0.01, **arguments})

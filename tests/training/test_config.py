@@ -1,0 +1,58 @@
+"""Settings from TOML and back; what they refuse."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from convexrecon.convex.program import ProgramSettings
+from convexrecon.errors import InputError
+from convexrecon.training.config import ConvexSettings, RunSettings, dump_settings, load_settings
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def test_settings_survive_the_round_trip(tmp_path: Path) -> None:
+    settings = replace(
+        RunSettings(seed=3),
+        convex=ConvexSettings(program=ProgramSettings(penalty="nuclear", beta=0.5), lam=0.1),
+    )
+    assert load_settings(written(tmp_path, dump_settings(settings))) == settings
+    assert load_settings(written(tmp_path, dump_settings(RunSettings()))) == RunSettings()
+
+
+def test_what_the_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, "[model]\nblocks = 3\n[convex]\noffset_scale = 1\n"))
+    assert settings.model.blocks == 3
+    assert settings.convex.offset_scale == 1.0
+    assert settings.mask == RunSettings().mask
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("blcoks = 3", "unknown key 'blcoks'; expected one of method, seed"),
+        ("[model]\nblocks = 'three'", "blocks: expected int, found 'three'"),
+        ("[model]\nblocks = true", "blocks: expected int"),
+        ("[model]\nkernel = 4", "odd kernel"),
+        ("model = 5", "model: expected a table"),
+        ("method = 'magic'", "expected one of convex, end_to_end, found 'magic'"),
+        ("[convex]\npixel_fraction = 0.0", "pixel_fraction: expected in"),
+        ("[convex.program]\nbeta_ratio = -1.0", "beta_ratio: expected a positive"),
+        ("[end_to_end]\nepochs = 0", "epochs >= 1"),
+        ("seed = [", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=r"config\.toml") as refused:
+        load_settings(written(tmp_path, text))
+    assert message in str(refused.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load_settings(tmp_path / "none.toml")
