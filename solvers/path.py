@@ -1,6 +1,7 @@
 """Solutions for a decreasing sequence of beta, each started from the one before."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -61,7 +62,7 @@ def solve_path(
     """
     if betas is None:
         betas = geometric_betas(beta_max(quadratic, penalty), 1e-3, 20)
-    if any(later >= earlier for earlier, later in zip(betas, betas[1:], strict=False)):
+    if any(later >= earlier for earlier, later in pairwise(betas)):
         raise ValueError("betas: expected a decreasing sequence")
     previous: Solution | None = None
     for beta in betas:

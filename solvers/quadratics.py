@@ -23,10 +23,10 @@ class Quadratic(Protocol):
     """
 
     @property
-    def linear(self) -> Tensor: ...  # noqa: D102
+    def linear(self) -> Tensor: ...
 
     @property
-    def tau(self) -> float: ...  # noqa: D102
+    def tau(self) -> float: ...
 
     def multiply(self, weights: Tensor) -> Tensor:
         """H W: (G, d, m) -> (G, d, m)."""

@@ -116,7 +116,7 @@ class PreparedSlices:
             try:
                 kspace, maps, target = (torch.from_numpy(file[name][key.slice_index]) for name in _ARRAYS)
                 recon_size = tuple(int(n) for n in file.attrs["recon_size"])
-            except (KeyError, ValueError, OSError) as error:
+            except (KeyError, IndexError, ValueError, OSError) as error:
                 raise InputError(f"{where}: cannot be read ({error}); prepare the volume again") from error
         if (kspace.shape, maps.shape, target.shape) != (key.shape, key.shape, key.shape[1:]):
             raise InputError(f"{where}: the file has changed since it was opened; expected k-space {key.shape}")
@@ -238,7 +238,7 @@ def split_volumes(names: Sequence[str], fraction: float, seed: int) -> tuple[lis
         InputError: fewer than two volumes.
 
     >>> split_volumes(["a", "b", "c", "d"], 0.25, 0)
-    (['a', 'b', 'd'], ['c'])
+    (['b', 'c', 'd'], ['a'])
     """
     ordered = sorted(set(names))
     if len(ordered) < 2:
