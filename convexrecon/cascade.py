@@ -1,6 +1,6 @@
 """The unrolled network: denoiser and data consistency in turn. One model, whatever trains it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,18 @@ from convexrecon.physics.data_consistency import DataConsistency
 from convexrecon.physics.sense import Sense
 
 INITIAL_IMAGES = ("zero_filled", "cg_sense")
+# Images that a denoiser may see, the current one always first: what blocks before it smoothed away is in the others.
+BLOCK_INPUTS = ("image", "zero_filled", "initial")
 
 
 def to_channels(image: Tensor) -> Tensor:
     """Complex image (B, *N) -> real channels (B, 2, *N)."""
     return torch.view_as_real(image).movedim(-1, 1).contiguous()
+
+
+def input_channels(images: Mapping[str, Tensor], inputs: Sequence[str]) -> Tensor:
+    """What a denoiser sees of complex images (B, *N), by name: real (B, 2 len(inputs), *N)."""
+    return torch.cat([to_channels(images[name]) for name in inputs], 1)
 
 
 def to_complex(channels: Tensor) -> Tensor:
@@ -29,22 +36,28 @@ class Block(nn.Module):
     The denoised image is set to zero where all coil maps are zero: nothing is measured there.
 
     Args:
-        denoiser: real (B, 2, *N) -> (B, 2, *N).
+        denoiser: real (B, 2 len(inputs), *N) -> (B, 2, *N).
         consistency: one of `physics.data_consistency`.
+        inputs: the images that the denoiser sees, from `BLOCK_INPUTS`, "image" first.
     """
 
-    def __init__(self, denoiser: nn.Module, consistency: DataConsistency) -> None:
+    def __init__(
+        self, denoiser: nn.Module, consistency: DataConsistency, *, inputs: Sequence[str] = ("image",)
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.consistency = consistency
+        self.inputs = tuple(inputs)
 
-    def denoise(self, image: Tensor, sense: Sense) -> Tensor:
-        """The denoised image before data consistency: (B, *N) -> (B, *N)."""
-        return to_complex(self.denoiser(to_channels(image))) * support(sense)
+    def denoise(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor, initial: Tensor) -> Tensor:
+        """The denoised image before data consistency; arguments as `forward`, result (B, *N)."""
+        channels = input_channels({"image": image, "zero_filled": adjoint_kspace, "initial": initial}, self.inputs)
+        return to_complex(self.denoiser(channels)) * support(sense)
 
-    def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor) -> Tensor:
-        """x (B, *N), A, A^H y (B, *N) -> the next x (B, *N)."""
-        result: Tensor = self.consistency(self.denoise(image, sense), sense, adjoint_kspace)
+    def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor, initial: Tensor) -> Tensor:
+        """x (B, *N), A, A^H y (B, *N), the image before the first block (B, *N) -> the next x (B, *N)."""
+        denoised = self.denoise(image, sense, adjoint_kspace, initial)
+        result: Tensor = self.consistency(denoised, sense, adjoint_kspace)
         return result
 
 
@@ -85,10 +98,10 @@ class Cascade(nn.Module):
     def images(self, sense: Sense, kspace: Tensor) -> Iterator[Tensor]:
         """Yield the image before the first block and after every block, each (B, *N)."""
         adjoint_kspace = sense.adjoint(kspace)
-        image = self.start(sense, adjoint_kspace)
+        initial = image = self.start(sense, adjoint_kspace)
         yield image
         for block in self:
-            image = block(image, sense, adjoint_kspace)
+            image = block(image, sense, adjoint_kspace, initial)
             yield image
 
     def forward(self, sense: Sense, kspace: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def _describe(block: Block) -> dict[str, Any]:
         consistency["iterations"] = block.consistency.iterations
         consistency["tolerance"] = block.consistency.tolerance
     denoiser = block.denoiser
-    entry: dict[str, Any] = {"kind": denoiser.kind, "consistency": consistency}
+    entry: dict[str, Any] = {"kind": denoiser.kind, "inputs": block.inputs, "consistency": consistency}
     if isinstance(denoiser, GatedDenoiser):
         entry["constant"] = denoiser.constant
     return entry
@@ -84,7 +84,7 @@ def _describe(block: Block) -> dict[str, Any]:
 def _build(index: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Block:
     prefix = f"blocks.{index}.denoiser."
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return Block(_build_denoiser(entry, own), _build_consistency(entry["consistency"]))
+    return Block(_build_denoiser(entry, own), _build_consistency(entry["consistency"]), inputs=entry["inputs"])
 
 
 def _build_denoiser(entry: dict[str, Any], own: dict[str, Tensor]) -> nn.Module:
@@ -98,6 +98,7 @@ def _build_denoiser(entry: dict[str, Any], own: dict[str, Tensor]) -> nn.Module:
             first.shape[0],
             first.shape[2],
             channels=first.shape[1],
+            outputs=own["network.2.weight"].shape[0],
             dimensions=first.ndim - 2,
             bias="network.0.bias" in own,
             generator=torch.Generator(),

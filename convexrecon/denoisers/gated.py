@@ -12,7 +12,7 @@ class GatedDenoiser(nn.Module):
 
     Args:
         gates: the arrangement, P gates on C channels.
-        weights: W, (P, d, C), d = C prod(k) + constant; gates whose weights are zero may be dropped.
+        weights: W, (P, d, m), d = C prod(k) + constant, m <= C outputs.
         constant: whether the filters have a constant term.
     """
 
@@ -48,5 +48,5 @@ class GatedDenoiser(nn.Module):
         return layer.forward(self.weights[keep].to(image.dtype))
 
     def forward(self, image: Tensor) -> Tensor:
-        """u (B, C, *N) real -> f(u) (B, C, *N)."""
-        return image + self.correction(image)
+        """u (B, C, *N) real -> f(u) (B, m, *N); the skip is from the first m channels."""
+        return image[:, : self.weights.shape[2]] + self.correction(image)

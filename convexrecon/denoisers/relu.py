@@ -14,7 +14,8 @@ class ReluDenoiser(nn.Module):
     Args:
         hidden: number of hidden units.
         kernel: odd kernel size along every axis.
-        channels: image channels, 2 for complex.
+        channels: input channels, 2 for a complex image.
+        outputs: output channels; the skip is from the first of the input's.
         dimensions: 1, 2 or 3.
         bias: whether the first layer has a bias.
         generator: of the initial weights; He-normal first layer, small second layer, so that the
@@ -32,6 +33,7 @@ class ReluDenoiser(nn.Module):
         kernel: int,
         *,
         channels: int = 2,
+        outputs: int = 2,
         dimensions: int = 2,
         bias: bool = True,
         generator: torch.Generator | None = None,
@@ -44,18 +46,19 @@ class ReluDenoiser(nn.Module):
             )
         layer = CONVOLUTION_LAYERS[dimensions]
         first = layer(channels, hidden, kernel, padding=kernel // 2, bias=bias)
-        second = layer(hidden, channels, 1, bias=False)
+        second = layer(hidden, outputs, 1, bias=False)
         fan_in = channels * kernel**dimensions
         with torch.no_grad():
             _normal(first.weight, (2 / fan_in) ** 0.5, generator)
             _normal(second.weight, 0.1 * (2 / hidden) ** 0.5, generator)
             if first.bias is not None:
                 _normal(first.bias, 0.1, generator)
+        self.outputs = outputs
         self.network = nn.Sequential(first, nn.ReLU(), second)
 
     def forward(self, image: Tensor) -> Tensor:
-        """u (B, channels, *N) real -> f(u) of the same shape."""
-        result: Tensor = image + self.network(image)
+        """u (B, channels, *N) real -> f(u) (B, outputs, *N)."""
+        result: Tensor = image[:, : self.outputs] + self.network(image)
         return result
 
 

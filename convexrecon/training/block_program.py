@@ -1,6 +1,6 @@
 """The data of a block's program as a stream from disk, and the block's optimum as part of a cascade."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from convexrecon.cascade import Cascade, to_channels
+from convexrecon.cascade import Cascade, input_channels, to_channels
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.patches import BlockBatch
 from convexrecon.convex.program import Stream, certify_program
@@ -20,14 +20,7 @@ from convexrecon.errors import InputError
 from convexrecon.seeding import generator
 from convexrecon.solvers.certificates import Certificate
 from convexrecon.training.config import RunSettings
-from convexrecon.training.image_store import (
-    is_complete,
-    keys_of,
-    one_by_one,
-    read_store,
-    slice_keys,
-    write_store,
-)
+from convexrecon.training.image_store import is_complete, key_of, keys_of, read_store, slice_keys, write_store
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,12 @@ class BlockData:
         """Store of the fully sampled images."""
         return self.state / f"{self.name}_targets.h5"
 
+    def input(self, name: str, blocks: int) -> Path:
+        """Store of an image that block number `blocks`, counted from 0, sees."""
+        if name == "image":
+            return self.images(0 if self.stacks_features else blocks)
+        return self.state / f"{self.name}_{name}.h5"
+
     def images(self, blocks: int) -> Path:
         """Store of the images after `blocks` blocks."""
         return self.state / f"{self.name}_after_{blocks:03d}.h5"
@@ -71,10 +70,25 @@ class BlockData:
                 yield batch.to(self.device)
                 bar.update(len(batch.volume))
 
-    def write_targets(self) -> None:
-        """Write the fully sampled images, unless they are there."""
-        if not is_complete(self.targets, slice_keys(self.slices)):
-            write_store(self.targets, ((keys_of(b), b.target) for b in self.batches(f"{self.name}: targets")))
+    def write_fixed(self, cascade: Cascade) -> None:
+        """Write what does not change from block to block, unless it is there: targets, and inputs if seen."""
+        makers: dict[Path, Callable[[Batch], Tensor]] = {
+            self.targets: lambda batch: batch.target,
+            self.input("zero_filled", 0): lambda batch: batch.sense.adjoint(batch.kspace),
+            self.input("initial", 0): lambda batch: cascade.start(batch.sense, batch.sense.adjoint(batch.kspace)),
+        }
+        wanted = [self.targets, *(self.input(name, 0) for name in self.settings.model.inputs[1:])]
+        for store in wanted:
+            if not is_complete(store, slice_keys(self.slices)):
+                images = ((keys_of(batch), makers[store](batch)) for batch in self.batches(store.stem))
+                write_store(store, images)
+
+    def features(self, cascade: Cascade, keys: Sequence[str], blocks: int) -> Tensor:
+        """What block number `blocks`, counted from 0, sees of slices of one shape: real (B, C, *N)."""
+        inputs = self.settings.model.inputs
+        images = {name: read_store(self.input(name, blocks), keys).to(self.device) for name in inputs}
+        with torch.no_grad():
+            return stacked_features(cascade, input_channels(images, inputs), blocks)
 
     def write_images(self, cascade: Cascade, blocks: int) -> None:
         """Write the images after `blocks` frozen blocks, from those before the last of them if on disk."""
@@ -91,12 +105,11 @@ class BlockData:
                 sense = batch.sense
                 adjoint_kspace = sense.adjoint(batch.kspace)
                 with torch.no_grad():
+                    image = initial = cascade.start(sense, adjoint_kspace)
                     if on_disk:
                         image = read_store(self.images(known), keys_of(batch)).to(self.device)
-                    else:
-                        image = cascade.start(sense, adjoint_kspace)
                     for block in steps:
-                        image = block(image, sense, adjoint_kspace)
+                        image = block(image, sense, adjoint_kspace, initial)
                 yield keys_of(batch), image
 
         write_store(self.images(blocks), images())
@@ -115,28 +128,25 @@ def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
     settings = data.settings
 
     def stream() -> Iterator[BlockBatch]:
-        pairs = zip(
-            one_by_one(data.slices, data.images(0 if data.stacks_features else index), data.device),
-            one_by_one(data.slices, data.targets, data.device),
-            strict=True,
-        )
         task = f"block {index + 1}: pass over the data"
-        for (entry, image), (_, target) in tqdm(pairs, task, len(data.slices), leave=False, disable=not data.progress):
+        for entry in tqdm(data.slices.slices, task, leave=False, disable=not data.progress):
+            key = key_of(entry.volume, entry.slice_index)
+            features = data.features(cascade, [key], index)
+            target = read_store(data.targets, [key]).to(data.device)
             rows = (target != 0).unsqueeze(1)
             rng = generator(settings.seed, "pixels", index, entry.volume, entry.slice_index)
             if settings.convex.pixel_fraction < 1:
                 drawn = torch.rand(rows.shape, generator=rng) < settings.convex.pixel_fraction
                 rows = rows & drawn.to(rows.device)
-            if settings.convex.augment:
-                image, target, rows = _augment(image, target, rows, rng)
-            channels = to_channels(image)
-            yield BlockBatch(block_features(cascade, channels, index), to_channels(target) - channels, rows)
+            # The skip is from the current image, not from the hidden channels of a stack.
+            image = read_store(data.input("image", index), [key]).to(data.device)
+            yield BlockBatch(features, to_channels(target - image), rows)
 
     return stream
 
 
-def block_features(cascade: Cascade, channels: Tensor, index: int) -> Tensor:
-    """What block `index` sees of an image (B, 2, *N): the image, or the stack's hidden channels."""
+def stacked_features(cascade: Cascade, channels: Tensor, index: int) -> Tensor:
+    """What block `index` makes of its input channels (B, C, *N): the same, or a stack's hidden channels."""
     blocks = list(cascade)
     if blocks and isinstance(blocks[0].denoiser, FeatureStack):
         return blocks[0].denoiser.features(channels, index)
@@ -166,21 +176,7 @@ def certify_block(data: BlockData, cascade: Cascade, index: int, beta: float) ->
         InputError: the block was not trained by a convex program.
     """
     gates, weights = block_weights(cascade, index)
-    data.write_targets()
+    data.write_fixed(cascade)
     data.write_images(cascade, 0 if data.stacks_features else index)
     stream = block_stream(data, cascade, index)
     return certify_program(stream, gates, weights, beta, data.settings.convex.program)
-
-
-def _augment(image: Tensor, target: Tensor, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """One of the eight symmetries of the grid and a phase: what an MR image could as well have been."""
-    flips = [axis for axis in (-2, -1) if bool(torch.rand((), generator=rng) < 0.5)]
-    transpose = bool(torch.rand((), generator=rng) < 0.5)
-    angle = float(torch.rand((), generator=rng)) * 2 * torch.pi
-    turn = torch.polar(torch.tensor(1.0), torch.tensor(angle)).to(image)
-
-    def moved(array: Tensor) -> Tensor:
-        array = array.flip(flips) if flips else array
-        return array.transpose(-2, -1) if transpose else array
-
-    return moved(image * turn), moved(target * turn), moved(rows)

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tomli_w
 
+from convexrecon.cascade import BLOCK_INPUTS
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
@@ -30,6 +31,8 @@ class ModelSettings:
         blocks: number of blocks, or of layers when stacking features.
         kernel: odd kernel size.
         units: gates of a gated block, hidden units of a ReLU block.
+        inputs: images that a denoiser sees, the current "image" first; also "zero_filled" and, where it is
+            another image, "initial".
         initial: image before the first block, "zero_filled" or "cg_sense".
         consistency: "proximal", "gradient" or "none".
         cg_iterations: most conjugate-gradient steps of a proximal step.
@@ -39,6 +42,7 @@ class ModelSettings:
     blocks: int = 5
     kernel: int = 5
     units: int = 32
+    inputs: tuple[str, ...] = ("image",)
     initial: Literal["zero_filled", "cg_sense"] = "zero_filled"
     consistency: Literal["proximal", "gradient", "none"] = "proximal"
     cg_iterations: int = 12
@@ -49,6 +53,15 @@ class ModelSettings:
                 "model: expected blocks >= 0, units >= 1 and an odd kernel, "
                 f"found {self.blocks}, {self.units}, {self.kernel}"
             )
+        known = len(set(self.inputs)) == len(self.inputs) and set(self.inputs) <= set(BLOCK_INPUTS)
+        if not known or self.inputs[:1] != ("image",):
+            raise InputError(
+                f"model.inputs: expected 'image' first, then any of {BLOCK_INPUTS[1:]}, found {self.inputs}"
+            )
+        if self.stacking == "features" and len(self.inputs) > 1:
+            raise InputError(f"model: stacking = 'features' expects inputs = ['image'], found {self.inputs}")
+        if self.initial == "zero_filled" and set(self.inputs) >= {"zero_filled", "initial"}:
+            raise InputError("model.inputs: 'initial' is the zero-filled image here; expected one of the two")
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,6 @@ class ConvexSettings:
         offset_scale: standard deviation of the gates' offsets in units of the response's; 0 for gates
             through the origin.
         pixel_fraction: share of the pixels, drawn anew per slice and block, that the program is posed on.
-        augment: pose it on randomly flipped, transposed and phase-rotated copies of the slices.
         lam: data-consistency weight, or None to choose it per block on training slices.
         lam_slices: how many training slices it is chosen on.
     """
@@ -68,7 +80,6 @@ class ConvexSettings:
     program: ProgramSettings = field(default_factory=ProgramSettings)
     offset_scale: float = 1.0
     pixel_fraction: float = 1.0
-    augment: bool = False
     lam: float | None = None
     lam_slices: int = 24
 
@@ -195,6 +206,10 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         if value not in get_args(hint):
             raise InputError(f"{where}: expected one of {', '.join(get_args(hint))}, found {value!r}")
         return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise InputError(f"{where}: expected a list of strings, found {value!r}")
+        return tuple(value)
     accepted = [t for t in (get_args(hint) or (hint,)) if t is not type(None)]
     kind = accepted[0]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

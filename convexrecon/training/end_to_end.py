@@ -100,8 +100,14 @@ def relu_cascade(settings: RunSettings) -> Cascade:
     return Cascade(
         [
             Block(
-                ReluDenoiser(model.units, model.kernel, generator=generator(settings.seed, "initial", index)),
+                ReluDenoiser(
+                    model.units,
+                    model.kernel,
+                    channels=2 * len(model.inputs),
+                    generator=generator(settings.seed, "initial", index),
+                ),
                 _consistency(settings),
+                inputs=model.inputs,
             )
             for index in range(model.blocks)
         ],

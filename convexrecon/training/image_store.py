@@ -1,6 +1,6 @@
 """Images between blocks, on disk: training reads and writes one slice at a time, so memory stays flat."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import h5py
@@ -57,9 +57,3 @@ def evenly_spaced(entries: Sequence[SliceKey], count: int) -> list[int]:
     if len(entries) <= count:
         return list(range(len(entries)))
     return [round(k * (len(entries) - 1) / max(count - 1, 1)) for k in range(count)]
-
-
-def one_by_one(data: PreparedSlices, path: Path, device: torch.device) -> Iterator[tuple[SliceKey, Tensor]]:
-    """Each slice of the data set with its stored image (1, *N)."""
-    for entry in data.slices:
-        yield entry, read_store(path, [key_of(entry.volume, entry.slice_index)]).to(device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from convexrecon.cascade import Block, Cascade, to_channels
+from convexrecon.cascade import Block, Cascade
 from convexrecon.convex.arrangements import draw_gates
 from convexrecon.convex.program import BlockSolution, solve_program
 from convexrecon.convex.recovery import gated_network
@@ -26,7 +26,7 @@ from convexrecon.physics.data_consistency import (
     ProximalDataConsistency,
 )
 from convexrecon.seeding import generator
-from convexrecon.training.block_program import BlockData, block_features, block_stream
+from convexrecon.training.block_program import BlockData, block_stream
 from convexrecon.training.config import RunSettings
 from convexrecon.training.image_store import evenly_spaced, key_of, keys_of, read_store, write_store
 from convexrecon.training.profiler import Profile
@@ -107,7 +107,7 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
     data, settings = sets[0], sets[0].settings
     before = 0 if data.stacks_features else index
     for part in sets:
-        part.write_targets()
+        part.write_fixed(cascade)
         part.write_images(cascade, before)
     samples = _sample_features(data, cascade, index)
     model = settings.model
@@ -125,11 +125,11 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
         block = next(iter(cascade))
     else:
         denoiser = GatedDenoiser(gates, solved.solution.weights, constant=settings.convex.program.constant)
-        block = Block(denoiser, NoDataConsistency()).to(data.device)
-        block.consistency = _consistency(data, block, index)
+        block = Block(denoiser, NoDataConsistency(), inputs=model.inputs).to(data.device)
+        block.consistency = _consistency(data, cascade, block, index)
         cascade = Cascade([*cascade, block], initial=cascade.initial)
     block.to(data.device)
-    scores = [_apply(part, block, index, before) for part in sets]
+    scores = [_apply(part, cascade, block, index, before) for part in sets]
     record = _record(index, solved, block.consistency.lam, model.units)
     record |= {"psnr_train": scores[0], "psnr_validation": scores[1] if len(scores) > 1 else None}
     return cascade, record
@@ -137,14 +137,8 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
 
 def _sample_features(data: BlockData, cascade: Cascade, index: int) -> list[Tensor]:
     """Inputs of the block on a few training slices, the same ones for any batch size."""
-    store = data.images(0 if data.stacks_features else index)
-    samples = []
-    for position in evenly_spaced(data.slices.slices, GATE_SLICES):
-        entry = data.slices.slices[position]
-        image = read_store(store, [key_of(entry.volume, entry.slice_index)]).to(data.device)
-        with torch.no_grad():
-            samples.append(block_features(cascade, to_channels(image), index))
-    return samples
+    chosen = [data.slices.slices[position] for position in evenly_spaced(data.slices.slices, GATE_SLICES)]
+    return [data.features(cascade, [key_of(entry.volume, entry.slice_index)], index) for entry in chosen]
 
 
 def _stack_layer(cascade: Cascade, solved: BlockSolution, samples: list[Tensor], settings: RunSettings) -> Cascade:
@@ -165,7 +159,7 @@ def _stack_layer(cascade: Cascade, solved: BlockSolution, samples: list[Tensor],
     return Cascade([Block(FeatureStack([*layers, network]), NoDataConsistency())], initial=cascade.initial)
 
 
-def _consistency(data: BlockData, block: Block, index: int) -> DataConsistency:
+def _consistency(data: BlockData, cascade: Cascade, block: Block, index: int) -> DataConsistency:
     """The block's data consistency; the proximal weight, unless given, is the best on training slices."""
     model, convex = data.settings.model, data.settings.convex
     if model.consistency == "gradient":
@@ -179,16 +173,10 @@ def _consistency(data: BlockData, block: Block, index: int) -> DataConsistency:
             batch = data.slices.load(position).to(data.device)
             image = read_store(data.images(index), keys_of(batch)).to(data.device)
             sense = batch.sense
+            adjoint = sense.adjoint(batch.kspace)
             with torch.no_grad():
-                paths.append(
-                    consistency_path(
-                        sense,
-                        sense.adjoint(batch.kspace),
-                        block.denoise(image, sense),
-                        batch.target,
-                        steps=model.cg_iterations,
-                    )
-                )
+                denoised = block.denoise(image, sense, adjoint, cascade.start(sense, adjoint))
+                paths.append(consistency_path(sense, adjoint, denoised, batch.target, steps=model.cg_iterations))
         lam = best_lam(paths)
     return ProximalDataConsistency(lam, iterations=model.cg_iterations).to(data.device)
 
@@ -199,7 +187,7 @@ class _Mean:
     count: int = 0
 
 
-def _apply(data: BlockData, block: Block, index: int, before: int) -> float:
+def _apply(data: BlockData, cascade: Cascade, block: Block, index: int, before: int) -> float:
     """Write the images after the block and return their mean slice-wise PSNR; drop those before it."""
     mean = _Mean()
 
@@ -208,7 +196,8 @@ def _apply(data: BlockData, block: Block, index: int, before: int) -> float:
             sense = batch.sense
             image = read_store(data.images(before), keys_of(batch)).to(data.device)
             with torch.no_grad():
-                result = block(image, sense, sense.adjoint(batch.kspace))
+                adjoint = sense.adjoint(batch.kspace)
+                result = block(image, sense, adjoint, cascade.start(sense, adjoint))
             mean.total += sum(psnr(x, ref) for x, ref in zip(result, batch.target, strict=True))
             mean.count += len(result)
             yield keys_of(batch), result

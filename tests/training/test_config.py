@@ -23,6 +23,8 @@ def test_settings_survive_the_round_trip(tmp_path: Path) -> None:
     )
     assert load_settings(written(tmp_path, dump_settings(settings))) == settings
     assert load_settings(written(tmp_path, dump_settings(RunSettings()))) == RunSettings()
+    wide = replace(RunSettings(), model=replace(RunSettings().model, inputs=("image", "zero_filled")))
+    assert load_settings(written(tmp_path, dump_settings(wide))) == wide
 
 
 def test_what_the_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
@@ -39,6 +41,8 @@ def test_what_the_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("[model]\nblocks = 'three'", "blocks: expected int, found 'three'"),
         ("[model]\nblocks = true", "blocks: expected int"),
         ("[model]\nkernel = 4", "odd kernel"),
+        ("[model]\ninputs = ['zero_filled']", "'image' first"),
+        ("[model]\ninputs = 'image'", "expected a list of strings"),
         ("model = 5", "model: expected a table"),
         ("method = 'magic'", "expected one of convex, end_to_end, found 'magic'"),
         ("[convex]\npixel_fraction = 0.0", "pixel_fraction: expected in"),

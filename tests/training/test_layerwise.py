@@ -11,6 +11,8 @@ import torch
 import convexrecon.training.layerwise as layerwise
 from convexrecon.cascade import Cascade
 from convexrecon.convex.program import ProgramSettings
+from convexrecon.data.dataset import PreparedSlices
+from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.errors import InputError
 from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
 from convexrecon.training.run_folder import RunFolder
@@ -50,7 +52,7 @@ def test_blocks_improve_on_the_training_slices(prepared: Path, small_run: RunSet
 
 
 def test_certify_confirms_every_block_from_the_data(prepared: Path, small_run: RunSettings, tmp_path: Path) -> None:
-    settings = replace(small_run, convex=ConvexSettings(pixel_fraction=0.5, augment=True))
+    settings = replace(small_run, convex=ConvexSettings(pixel_fraction=0.5))
     train(settings, prepared, tmp_path / "run", progress=False)
     rows = certify_run(RunFolder(tmp_path / "run"), prepared, progress=False)
     assert len(rows) == 2
@@ -160,6 +162,24 @@ def test_a_run_of_other_settings_or_data_is_refused(prepared: Path, small_run: R
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="found other files"):
         train(small_run, prepared, tmp_path / "other", progress=False)
+
+
+def test_denoisers_may_see_more_images(prepared: Path, small_run: RunSettings, tmp_path: Path) -> None:
+    settings = replace(
+        small_run, model=replace(small_run.model, initial="cg_sense", inputs=("image", "zero_filled", "initial"))
+    )
+    cascade = train(settings, prepared, tmp_path / "run", progress=False)
+    for block in cascade:
+        assert isinstance(block.denoiser, GatedDenoiser)
+        assert block.denoiser.gate_filters.shape[1:] == (6, 3, 3)
+        assert block.denoiser.weights.shape[1:] == (55, 2)
+    rows = certify_run(RunFolder(tmp_path / "run"), prepared, progress=False)
+    assert all(row["relative_gap"] <= 2e-5 for row in rows)
+    loaded, _ = load_cascade(tmp_path / "run" / "weights.safetensors")
+    batch = PreparedSlices(prepared, settings.mask).load(0)
+    with torch.no_grad():
+        expected = cascade(batch.sense, batch.kspace)
+        assert torch.equal(loaded(batch.sense, batch.kspace), expected)
 
 
 def test_no_blocks_give_the_initial_image(prepared: Path, small_run: RunSettings, tmp_path: Path) -> None:
