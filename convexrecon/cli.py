@@ -61,7 +61,9 @@ def simulate(
 def prepare(
     source: Annotated[Path, typer.Argument(help="A fully sampled fastMRI-style file, or a folder of them.")],
     out: Annotated[Path, typer.Argument(help="Folder for the prepared volumes.")],
-    maps: Annotated[str, typer.Option(help="Sensitivity maps: espirit or walsh.")] = "espirit",
+    maps: Annotated[
+        str, typer.Option(help="Sensitivity maps: espirit, or walsh (less exact; not faster here).")
+    ] = "espirit",
     calibration: Annotated[int, typer.Option(help="Side of the calibration square in k-space.")] = 16,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -72,7 +74,8 @@ def prepare(
 
     settings = PreparationSettings(maps=_one_of("maps", maps, ("espirit", "walsh")), calibration=calibration)
     report = run_preparation(source, out, settings, device=_device(device), progress=not quiet)
-    typer.echo(f"{len(report.prepared)} volumes prepared, {len(report.skipped)} already there, in {out}")
+    renewed = f" ({len(report.renewed)} of them anew)" if report.renewed else ""
+    typer.echo(f"{len(report.prepared)} volumes prepared{renewed}, {len(report.skipped)} already there, in {out}")
 
 
 @app.command()

@@ -84,7 +84,9 @@ def _describe(block: Block) -> dict[str, Any]:
 def _build(index: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Block:
     prefix = f"blocks.{index}.denoiser."
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return Block(_build_denoiser(entry, own), _build_consistency(entry["consistency"]), inputs=entry["inputs"])
+    return Block(
+        _build_denoiser(entry, own), _build_consistency(entry["consistency"]), inputs=entry.get("inputs", ["image"])
+    )
 
 
 def _build_denoiser(entry: dict[str, Any], own: dict[str, Tensor]) -> nn.Module:

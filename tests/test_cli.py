@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from convexrecon.cli import main
-from convexrecon.data.fastmri import read_kspace, read_scan_info, write_scan
+from convexrecon.data.fastmri import read_kspace, read_scan_info
+from convexrecon.data.fastmri_writing import write_scan
 from convexrecon.weights import load_cascade
 
 CONFIG = """

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from convexrecon.data.fastmri import ScanInfo, atomic_hdf5, find_scans, read_kspace, read_scan_info
+from convexrecon.data.atomic_hdf5 import atomic_hdf5
+from convexrecon.data.fastmri import ScanInfo, find_scans, read_kspace, read_scan_info
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import centred_fft, centred_ifft, crop_centre
 from convexrecon.physics.masks import detect_mask, is_fully_sampled, missing_samples
@@ -30,7 +31,7 @@ class PreparationSettings:
     """How sensitivities are estimated.
 
     Attributes:
-        maps: "espirit", or "walsh" as the cheap choice.
+        maps: "espirit", or "walsh", which has no null space and is less exact.
         calibration: side of the fully sampled central square they are estimated from, in samples.
         espirit_kernel: side of ESPIRiT's patches, in samples; at most half the calibration region is used.
         espirit_threshold: its singular values kept, relative to the largest.

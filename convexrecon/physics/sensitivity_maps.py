@@ -1,4 +1,4 @@
-"""Coil sensitivity maps from the fully sampled centre of k-space: ESPIRiT, and Walsh's cheap estimate.
+"""Coil sensitivity maps from the fully sampled centre of k-space: ESPIRiT, and Walsh's estimate.
 
 Both return maps of unit sum of squares over coils inside the object and zero outside. The phase that the
 data leave free is fixed by a virtual coil, one combination of the coils chosen to be sensitive everywhere in

@@ -75,6 +75,8 @@ class ConvexSettings:
         pixel_fraction: share of the pixels, drawn anew per slice and block, that the program is posed on.
         lam: data-consistency weight, or None to choose it per block on training slices.
         lam_slices: how many training slices it is chosen on.
+        lam_scale: the weight used, relative to the one chosen. Below 1 the block trusts the data more than
+            is best for the training slices right behind it: held-out slices gain, and so do later blocks.
     """
 
     program: ProgramSettings = field(default_factory=ProgramSettings)
@@ -82,10 +84,13 @@ class ConvexSettings:
     pixel_fraction: float = 1.0
     lam: float | None = None
     lam_slices: int = 24
+    lam_scale: float = 0.25
 
     def __post_init__(self) -> None:
         if not 0 < self.pixel_fraction <= 1:
             raise InputError(f"pixel_fraction: expected in (0, 1], found {self.pixel_fraction}")
+        if not 0 < self.lam_scale <= 1:
+            raise InputError(f"lam_scale: expected in (0, 1], found {self.lam_scale}")
         if self.lam_slices < 1:
             raise InputError(f"lam_slices: expected at least 1, found {self.lam_slices}")
 

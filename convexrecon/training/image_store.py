@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.data.dataset import Batch, PreparedSlices, SliceKey
-from convexrecon.data.fastmri import atomic_hdf5
+from convexrecon.data.atomic_hdf5 import atomic_hdf5
 
 
 def key_of(volume: str, slice_index: int) -> str:

@@ -177,7 +177,7 @@ def _consistency(data: BlockData, cascade: Cascade, block: Block, index: int) ->
             with torch.no_grad():
                 denoised = block.denoise(image, sense, adjoint, cascade.start(sense, adjoint))
                 paths.append(consistency_path(sense, adjoint, denoised, batch.target, steps=model.cg_iterations))
-        lam = best_lam(paths)
+        lam = convex.lam_scale * best_lam(paths)
     return ProximalDataConsistency(lam, iterations=model.cg_iterations).to(data.device)
 
 

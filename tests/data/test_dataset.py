@@ -14,7 +14,7 @@ from torch import Tensor
 
 from convexrecon.data import dataset
 from convexrecon.data.dataset import PreparedSlices, batches, split_volumes, stack, undersample
-from convexrecon.data.fastmri import write_scan
+from convexrecon.data.fastmri_writing import write_scan
 from convexrecon.data.preparation import PREPARED_FORMAT
 from convexrecon.errors import InputError
 from convexrecon.physics import masks

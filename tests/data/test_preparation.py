@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.data import preparation
-from convexrecon.data.fastmri import ismrmrd_header, write_scan
+from convexrecon.data.fastmri_writing import ismrmrd_header, write_scan
 from convexrecon.data.preparation import (
     PREPARED_FORMAT,
     PreparationSettings,

@@ -12,8 +12,10 @@ import torch
 
 from convexrecon.data.anatomy import HALF_SIZE, random_anatomy
 from convexrecon.data.coils import random_coils
-from convexrecon.data.fastmri import read_kspace, read_scan_info, recon_size_from_header, write_scan
-from convexrecon.data.simulation import simulate_dataset, simulate_slice
+from convexrecon.data.fastmri import read_kspace, read_scan_info, recon_size_from_header
+from convexrecon.data.fastmri_writing import write_scan
+from convexrecon.data.kspace_simulation import simulate_slice
+from convexrecon.data.simulation import simulate_dataset
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import centred_ifft, crop_centre
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from convexrecon.solvers.cone_constrained import (
     cone_beta_max,
     cone_certificate,
-    project_onto_cones,
     solve_cone_constrained,
 )
+from convexrecon.solvers.cone_projection import project_onto_cones
 from convexrecon.solvers.reference import reference_cone
 
 

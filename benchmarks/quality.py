@@ -1,0 +1,87 @@
+"""Convex layer-wise against end-to-end training on the same real anatomies, cascade shape and masks.
+
+Simulates multi-coil scans from image stacks (.npy, .npz, .h5; complex where possible), prepares them, trains
+both, and evaluates them with the classical baselines on the test images. Every step is skipped when its result
+is there, so an interrupted run continues. Run:
+
+    python benchmarks/quality.py --train T.npy --validation V.npy --test S.npy --out work --mask poisson
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from convexrecon.data.preparation import PreparationSettings, prepare
+from convexrecon.data.simulation import simulate_dataset
+from convexrecon.evaluate.tables import text_table
+from convexrecon.physics.masks import MaskSettings
+from convexrecon.report.evaluation import evaluate_and_report
+from convexrecon.training.config import ConvexSettings, EndToEndSettings, ModelSettings, RunSettings
+from convexrecon.training.run_folder import RunFolder
+from convexrecon.training.train import train
+
+WIDE_INPUTS = ("image", "zero_filled", "initial")
+
+
+def runs(mask: str, units: int, epochs: int) -> dict[str, RunSettings]:
+    """The runs compared: the plain pair first, then the convex ones with what closes the gap."""
+    plain = RunSettings(
+        mask=MaskSettings(kind=mask, acceleration=4.0, center_fraction=0.04),  # type: ignore[arg-type]
+        model=ModelSettings(blocks=5, kernel=5, units=units),
+    )
+    half = ConvexSettings(pixel_fraction=0.5)
+    from_cg = replace(plain.model, initial="cg_sense", blocks=8)
+    return {
+        "convex": plain,
+        "end_to_end": replace(
+            plain, method="end_to_end", end_to_end=EndToEndSettings(epochs=epochs, learning_rate=3e-3)
+        ),
+        "convex_wide": replace(plain, model=replace(from_cg, units=2 * units), convex=half),
+        "convex_inputs": replace(plain, model=replace(from_cg, inputs=WIDE_INPUTS), convex=half),
+    }
+
+
+def data(options: argparse.Namespace) -> Path:
+    """Scans and prepared volumes of the three image stacks."""
+    for seed, name in enumerate(("train", "validation", "test")):
+        scans = options.out / "scans" / name
+        size = (options.size, options.size)
+        simulate_dataset(scans, images=getattr(options, name), slices=3, size=size, coils=8, noise=0.01, seed=seed)
+        prepare(scans, options.out / "prepared" / name, PreparationSettings())
+    return Path(options.out) / "prepared"
+
+
+def main() -> None:
+    """Train what is asked for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("train", "validation", "test"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help="image stack")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--mask", default="poisson", choices=("poisson", "random", "equispaced"))
+    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--units", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--methods", nargs="*", help="some of convex, end_to_end, convex_wide, convex_inputs")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    prepared = data(options)
+    wanted = runs(options.mask, options.units, options.epochs)
+    folders = []
+    for name in options.methods or wanted:
+        folder = options.out / options.mask / name
+        train(wanted[name], prepared / "train", folder, validation=prepared / "validation")
+        folders.append(folder)
+    evaluation, report = evaluate_and_report(folders, prepared / "test", out=options.out / options.mask)
+    print(text_table(evaluation.summary))
+    for folder in folders:
+        summary = RunFolder(folder).read_summary()
+        peak = max(row["peak_memory_mb"] for row in RunFolder(folder).read_metrics())
+        print(f"{folder.name}: trained in {summary['training_seconds']:.0f} s, peak {peak:.0f} MB")
+    print(report)
+
+
+if __name__ == "__main__":
+    main()
