@@ -27,12 +27,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder for the files, made if missing.")],
-    volumes: Annotated[int, typer.Option(help="Number of files.")] = 8,
+    volumes: Annotated[
+        int | None, typer.Option(help="Number of files; 8, or as many as your images fill.", show_default=False)
+    ] = None,
     slices: Annotated[int, typer.Option(help="Slices in each.")] = 4,
-    size: Annotated[tuple[int, int], typer.Option(help="Image size y x.")] = (160, 144),
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Image size y x; 160 144, or that of your images.", show_default=False),
+    ] = None,
+    vary_size: Annotated[bool, typer.Option(help="Sizes and coil counts that differ between files.")] = False,
     coils: Annotated[int, typer.Option(help="Receive coils.")] = 8,
     anatomy: Annotated[str, typer.Option(help="head, knee or mixed.")] = "mixed",
-    noise: Annotated[float, typer.Option(help="Noise deviation, as a share of the image's 95th percentile.")] = 0.02,
+    noise: Annotated[float, typer.Option(help="Noise deviation, as a share of the image's 95th percentile.")] = 0.01,
     images: Annotated[Path | None, typer.Option(help="Your own images (.npy, .npz, .h5) instead.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files made with other settings.")] = False,
     seed: Seed = 0,
@@ -50,6 +56,7 @@ def simulate(
         anatomy=_one_of("anatomy", anatomy, ("head", "knee", "mixed")),
         noise=noise,
         images=images,
+        vary_size=vary_size,
         overwrite=overwrite,
         seed=seed,
         progress=not quiet,

@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.cascade import Cascade
-from convexrecon.data.dataset import undersample
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
+from convexrecon.data.dataset import undersample
 from convexrecon.data.fastmri import ScanInfo, read_kspace, read_scan_info
 from convexrecon.data.preparation import PreparationSettings, crop_oversampling, prepare_slice
 from convexrecon.errors import InputError

@@ -8,7 +8,6 @@ Coordinates: y points down (head: anterior is up; knee, sagittal: superior is up
 the object is about 2 tall; the slice position z in [0, 1] moves smoothly through the volume.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 

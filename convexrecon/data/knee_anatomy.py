@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from convexrecon.data.tissue_drawing import Array, Draws, Space, ellipse, inside, length, paint, smooth_step, tube
+from convexrecon.data.tissue_drawing import Array, Draws, Space, ellipse, inside, paint, smooth_step, tube
 
 
 def paint_knee(draw: Draws, y: Array, x: Array, z: float, tissue: dict[str, float]) -> Array:

@@ -1,6 +1,6 @@
 """What anatomies are drawn with: random fields, and tissues painted from distances to analytic boundaries.
 
-All of it is continuous in space: fields are sums of finitely many Fourier modes and shapes are signed distances,
+Fields are sums of finitely many Fourier modes and shapes are signed distances: continuous functions of space,
 evaluated on whatever grid is asked for. Axes and units are those of `anatomy`.
 """
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convexrecon.data.dataset import Batch, PreparedSlices, SliceKey
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
+from convexrecon.data.dataset import Batch, PreparedSlices, SliceKey
 
 
 def key_of(volume: str, slice_index: int) -> str:
