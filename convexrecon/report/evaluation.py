@@ -23,12 +23,12 @@ def evaluate_and_report(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> tuple[Evaluation, Path]:
-    """Evaluate runs on held-out data, add the figures to their summaries, and write CSV and report.
+    """Evaluate runs on held-out data, add the figures to their summaries, and write CSV, report and figures.
 
     Args:
         runs: run folders.
         data: folder of prepared volumes, held out from training.
-        out: folder for `evaluation.csv` and `report.html`; the first run's if None.
+        out: folder for `evaluation.csv`, `report.html` and `figures/`; the first run's if None.
         tune_on: see `evaluate.compare.evaluate_runs`.
         baselines: whether to compare with the classical methods.
         device: where to compute.
@@ -61,6 +61,7 @@ def evaluate_and_report(
         evaluation=evaluation.summary,
         scores=evaluation.scores,
         examples=[Example(p.volume, p.slice_index, p.reference, p.images, p.mask) for p in evaluation.pictured],
+        figures=place / "figures",
         curves={folder.path.resolve().name: folder.read_metrics() for folder in others},
     )
     return evaluation, report

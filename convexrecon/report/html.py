@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from convexrecon.atomic_write import write_text
+from convexrecon.atomic_write import atomic_path, write_text
 
 FIGURE_DPI = 130
 
@@ -57,9 +58,23 @@ class Section:
     pictures: Sequence[Picture] = ()
 
 
-def write_report(path: str | os.PathLike[str], title: str, sections: Sequence[Section], *, subtitle: str = "") -> None:
-    """Write the page to `path`, atomically, figures inside as PNG."""
+def write_report(
+    path: str | os.PathLike[str],
+    title: str,
+    sections: Sequence[Section],
+    *,
+    subtitle: str = "",
+    figures: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write the page to `path`, atomically, figures inside as PNG; and each also to the folder `figures`."""
     write_text(path, render_report(title, sections, subtitle=subtitle))
+    if figures is None:
+        return
+    for section in sections:
+        for number, picture in enumerate(section.pictures, 1):
+            name = "_".join(section.title.lower().split())
+            with atomic_path(Path(figures) / f"{name}_{number}.png") as temporary:
+                picture.figure.savefig(temporary, format="png", dpi=FIGURE_DPI)
 
 
 def render_report(title: str, sections: Sequence[Section], *, subtitle: str = "") -> str:

@@ -47,6 +47,7 @@ def build_report(
     examples: Sequence[Example],
     curves: Mapping[str, Sequence[Row]],
     subtitle: str = "",
+    figures: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write the HTML report. Every part that has nothing to show is left out.
 
@@ -62,6 +63,7 @@ def build_report(
         curves: run trained by gradient descent -> rows with `seconds` since its start and `psnr_validation`,
             and optionally `peak_memory_mb`.
         subtitle: one line under the title, e.g. data and date.
+        figures: folder for the figures as files of their own, or None.
     """
     summary = evaluation or summarize(scores)
     sections = [
@@ -71,7 +73,7 @@ def build_report(
         *_training(blocks, curves),
         *_settings(settings),
     ]
-    write_report(path, title, sections, subtitle=subtitle)
+    write_report(path, title, sections, subtitle=subtitle, figures=figures)
 
 
 def _results(summary: Mapping[str, Mapping[str, float | int | None]], scores: Sequence[SliceScore]) -> list[Section]:
