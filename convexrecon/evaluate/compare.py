@@ -27,7 +27,7 @@ from convexrecon.weights import load_cascade
 Method = Callable[[Sense, Tensor], Tensor]
 
 # Training slices on which the baselines' weights are tuned.
-TUNING_SLICES = 4
+TUNING_SLICES = 3
 
 
 @dataclass(frozen=True)
