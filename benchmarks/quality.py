@@ -31,7 +31,7 @@ def runs(mask: str, units: int, epochs: int) -> dict[str, RunSettings]:
         mask=MaskSettings(kind=mask, acceleration=4.0, center_fraction=0.04),  # type: ignore[arg-type]
         model=ModelSettings(blocks=5, kernel=5, units=units),
     )
-    half = ConvexSettings(pixel_fraction=0.5)
+    half = ConvexSettings(pixel_fraction=0.5, lam_scale=0.25)
     from_cg = replace(plain.model, initial="cg_sense", blocks=8)
     return {
         "convex": plain,

@@ -76,7 +76,8 @@ class ConvexSettings:
         lam: data-consistency weight, or None to choose it per block on training slices.
         lam_slices: how many training slices it is chosen on.
         lam_scale: the weight used, relative to the one chosen. Below 1 the block trusts the data more than
-            is best for the training slices right behind it: held-out slices gain, and so do later blocks.
+            is best right behind it, which later blocks gain from where scans are as clean as the training
+            data, and which lets noise through where they are not.
     """
 
     program: ProgramSettings = field(default_factory=ProgramSettings)
@@ -84,7 +85,7 @@ class ConvexSettings:
     pixel_fraction: float = 1.0
     lam: float | None = None
     lam_slices: int = 24
-    lam_scale: float = 0.25
+    lam_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.pixel_fraction <= 1:
