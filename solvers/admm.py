@@ -1,16 +1,16 @@
-"""Alternating directions on a dense H: a few dozen iterations where first-order methods need thousands."""
+"""Alternating directions: a few dozen iterations where first-order methods need thousands."""
 
 import torch
 from torch import Tensor
 
 from .certificates import certify, check_beta
 from .penalties import Penalty
-from .quadratics import DenseQuadratic
+from .quadratics import InvertibleQuadratic
 from .solution import Solution
 
 
 def admm(
-    quadratic: DenseQuadratic,
+    quadratic: InvertibleQuadratic,
     penalty: Penalty,
     beta: float,
     *,
@@ -28,7 +28,7 @@ def admm(
     Boyd et al., Found Trends Mach Learn 3:1 (2011), sections 3.4 and 6.4.
 
     Args:
-        quadratic: f with H as a matrix.
+        quadratic: f whose shifted H can be inverted, as that of `DenseQuadratic`.
         penalty: R.
         beta: weight of R, > 0 (at beta = 0 solve ``H W = c`` instead).
         initial: (G, d, m) starting point; a ridge solution if None.
@@ -43,20 +43,20 @@ def admm(
     check_beta(beta)
     if beta == 0:
         raise ValueError("beta: expected a positive number, found 0; solve the linear system H W = c instead")
-    scale = float(quadratic.matrix.diagonal().mean())
+    scale = quadratic.mean_curvature
     if scale <= 0 or float(quadratic.linear.abs().max()) == 0:
         zero = torch.zeros_like(quadratic.linear)
         return Solution(zero, beta, certify(quadratic, penalty, beta, zero), 0, True)
-    split = _ridge(quadratic, 1e-3 * scale) if initial is None else initial.double().clone()
+    split = quadratic.shifted_inverse(1e-3 * scale)(quadratic.linear) if initial is None else initial.double().clone()
     rho = _curvature_of_penalty(split, beta, fallback=scale)
-    factor = _factor(quadratic, rho)
+    inverse = quadratic.shifted_inverse(rho)
     # The multiplier of W = V at a stationary point is the gradient's negative; start it there.
     multiplier = (quadratic.linear - quadratic.multiply(split)) / rho
     certificate = certify(quadratic, penalty, beta, split)
     iteration, refreshed = 0, 0
     while certificate.relative_gap > tolerance and iteration < max_iterations:
         iteration += 1
-        free = _solve(factor, quadratic.linear + rho * (split - multiplier))
+        free = inverse(quadratic.linear + rho * (split - multiplier))
         relaxed = relaxation * free + (1 - relaxation) * split
         split = penalty.prox(relaxed + multiplier, beta / rho)
         multiplier = multiplier + relaxed - split
@@ -67,7 +67,7 @@ def admm(
             if not 0.5 <= wanted / rho <= 2 and iteration >= refreshed:
                 multiplier = multiplier * (rho / wanted)
                 rho, refreshed = wanted, 2 * iteration
-                factor = _factor(quadratic, rho)
+                inverse = quadratic.shifted_inverse(rho)
     certificate = certify(quadratic, penalty, beta, split)
     return Solution(split, beta, certificate, iteration, certificate.relative_gap <= tolerance)
 
@@ -76,17 +76,3 @@ def _curvature_of_penalty(weights: Tensor, beta: float, *, fallback: float) -> f
     norms = weights.flatten(1).norm(dim=1)
     active = norms[norms > 0]
     return beta / float(active.mean()) if len(active) else fallback
-
-
-def _factor(quadratic: DenseQuadratic, shift: float) -> Tensor:
-    shifted = quadratic.matrix.clone()
-    shifted.diagonal().add_(shift)
-    return torch.linalg.cholesky(shifted)
-
-
-def _solve(factor: Tensor, rhs: Tensor) -> Tensor:
-    return torch.cholesky_solve(rhs.flatten(0, 1), factor).view_as(rhs)
-
-
-def _ridge(quadratic: DenseQuadratic, shift: float) -> Tensor:
-    return _solve(_factor(quadratic, shift), quadratic.linear)

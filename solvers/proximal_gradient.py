@@ -73,8 +73,7 @@ def largest_curvature(quadratic: Quadratic, *, iterations: int = 20, seed: int =
         seed: of the random start.
     """
     rng = torch.Generator().manual_seed(seed)
-    shape = quadratic.linear[..., :1].shape
-    vector = torch.randn(shape, generator=rng, dtype=torch.float64).to(quadratic.linear.device)
+    vector = torch.randn(quadratic.linear.shape, generator=rng, dtype=torch.float64).to(quadratic.linear.device)
     value = 0.0
     for _ in range(iterations):
         vector = vector / vector.norm()

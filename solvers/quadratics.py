@@ -33,6 +33,19 @@ class Quadratic(Protocol):
         ...
 
 
+class InvertibleQuadratic(Quadratic, Protocol):
+    """A quadratic whose shifted Hessian can be inverted: what `admm` needs."""
+
+    @property
+    def mean_curvature(self) -> float:
+        """Mean of the diagonal of H, or of what it is close to; sets scales."""
+        ...
+
+    def shifted_inverse(self, shift: float) -> Callable[[Tensor], Tensor]:
+        """``R -> (H + shift I)^-1 R``."""
+        ...
+
+
 @dataclass(frozen=True)
 class DenseQuadratic:
     """H held as a matrix: the sufficient statistics of the data.
@@ -58,6 +71,18 @@ class DenseQuadratic:
     def multiply(self, weights: Tensor) -> Tensor:
         """H W."""
         return (self.matrix @ weights.flatten(0, 1)).view_as(weights)
+
+    @property
+    def mean_curvature(self) -> float:
+        """Mean of the diagonal of H."""
+        return float(self.matrix.diagonal().mean())
+
+    def shifted_inverse(self, shift: float) -> Callable[[Tensor], Tensor]:
+        """``R -> (H + shift I)^-1 R`` on (G, d, any), by a Cholesky factor that is computed once."""
+        shifted = self.matrix.clone()
+        shifted.diagonal().add_(shift)
+        factor = torch.linalg.cholesky(shifted)
+        return lambda rhs: torch.cholesky_solve(rhs.flatten(0, 1), factor).view_as(rhs)
 
     @classmethod
     def from_data(cls, blocks: Tensor, targets: Tensor) -> "DenseQuadratic":
@@ -103,6 +128,28 @@ class StreamedQuadratic:
         for part in self._stream():
             total += part.map.adjoint(part.map.forward(weights.to(part.target.dtype))).double()
         return total / self.rows
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Another quadratic's H with a linear term of its own.
+
+    Attributes:
+        quadratic: whose products are used.
+        linear: c, (G, d, m) float64.
+    """
+
+    quadratic: Quadratic
+    linear: Tensor
+
+    @property
+    def tau(self) -> float:
+        """||T||^2 / n of the other quadratic."""
+        return self.quadratic.tau
+
+    def multiply(self, weights: Tensor) -> Tensor:
+        """H W."""
+        return self.quadratic.multiply(weights)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from random_problems import random_problem
 
 from convexrecon.solvers.admm import admm
 from convexrecon.solvers.certificates import beta_max, certify, measure_on_data
@@ -13,21 +14,6 @@ from convexrecon.solvers.quadratics import DenseQuadratic, Part, StreamedQuadrat
 from convexrecon.solvers.reference import reference_gated
 
 PENALTIES: list[Penalty] = [GroupLasso(), NuclearNorm()]
-
-
-def random_problem(
-    seed: int, groups: int = 5, rows: int = 60, features: int = 7, outputs: int = 2
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Correlated features cut by random patterns, as patches are cut by gates."""
-    rng = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(features, features, generator=rng, dtype=torch.float64)
-    mixing = mixing * torch.logspace(0, -2, features, dtype=torch.float64)
-    patches = torch.randn(rows, features, generator=rng, dtype=torch.float64) @ mixing
-    patterns = torch.rand(groups, rows, 1, generator=rng) > 0.4
-    blocks = patches * patterns
-    truth = torch.randn(groups, features, outputs, generator=rng, dtype=torch.float64)
-    noise = torch.randn(rows, outputs, generator=rng, dtype=torch.float64)
-    return blocks, torch.einsum("gnd,gdm->nm", blocks[:2], truth[:2]) + 0.5 * noise
 
 
 @pytest.mark.parametrize("penalty", PENALTIES, ids=lambda p: p.name)

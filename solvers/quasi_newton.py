@@ -1,0 +1,190 @@
+"""Proximal quasi-Newton: few products with an H that is expensive to multiply and similar to a known matrix."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .admm import admm
+from .certificates import certify, check_beta
+from .penalties import Penalty
+from .quadratics import DenseQuadratic, Quadratic
+from .solution import Solution
+
+# The inner problem is solved to this share of the gap that is left.
+INNER_SHARE = 1e-2
+INNER_ITERATIONS = 500
+FULL_STEP_SHARE = 0.9
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class UpdatedQuadratic:
+    """A dense quadratic with a low-rank change of its Hessian, ``M = M_0 + sum_j s_j u_j u_j^T``.
+
+    M_0 acts on every output alike; the u_j couple them.
+
+    Attributes:
+        base: M_0, of which the matrix alone is used.
+        vectors: u, (r, G, d, m) float64.
+        signs: s, (r,) of +1 and -1.
+        linear: c, (G, d, m) float64.
+        tau: twice the objective at zero.
+    """
+
+    base: DenseQuadratic
+    vectors: Tensor
+    signs: Tensor
+    linear: Tensor
+    tau: float
+
+    def multiply(self, weights: Tensor) -> Tensor:
+        """M W."""
+        amounts = self.signs * (self.vectors.flatten(1) @ weights.flatten())
+        return self.base.multiply(weights) + torch.einsum("r,rgdm->gdm", amounts, self.vectors)
+
+    @property
+    def mean_curvature(self) -> float:
+        """Mean of the diagonal of M_0."""
+        return self.base.mean_curvature
+
+    def shifted_inverse(self, shift: float) -> Callable[[Tensor], Tensor]:
+        """``R -> (M + shift I)^-1 R`` by the Woodbury identity."""
+        of_base = self.base.shifted_inverse(shift)
+        if len(self.vectors) == 0:
+            return of_base
+        # All vectors and outputs at once: they are just columns to M_0.
+        columns = self.vectors.permute(1, 2, 0, 3)
+        solved = of_base(columns.flatten(2)).view(columns.shape).permute(2, 0, 1, 3)
+        core = torch.diag(self.signs) + self.vectors.flatten(1) @ solved.flatten(1).T
+
+        def inverse(rhs: Tensor) -> Tensor:
+            amounts = torch.linalg.solve(core, solved.flatten(1) @ rhs.flatten())
+            return of_base(rhs) - torch.einsum("r,rgdm->gdm", amounts, solved)
+
+        return inverse
+
+
+def proximal_quasi_newton(
+    quadratic: Quadratic,
+    model: DenseQuadratic | UpdatedQuadratic,
+    penalty: Penalty,
+    beta: float,
+    *,
+    initial: Tensor | None = None,
+    product: Tensor | None = None,
+    tolerance: float = 1e-5,
+    max_iterations: int = 100,
+) -> tuple[Solution, UpdatedQuadratic]:
+    """``min_W f(W) + beta R(W)``, one product H W an iteration, with the help of a matrix close to H.
+
+    Each step minimizes the penalized model ``<grad f, D> + 1/2 <D, M D> + beta R(W + D)`` by `admm`, takes
+    the exact best step along D, and teaches M the curvature just seen (BFGS: ``M D = H D`` from then on).
+    Where the penalty is smooth these are the iterates of conjugate gradients preconditioned with M_0.
+    Lee, Sun and Saunders, SIAM J Optim 24:1420 (2014); Nocedal and Wright, Numerical Optimization, eq. 6.19.
+
+    Args:
+        quadratic: f; every product may be a pass over the data.
+        model: M_0, a matrix whose eigenvectors and relative eigenvalues are near those of H; its scale is
+            found, its linear term not used. Or the M of an earlier call, to go on from.
+        penalty: R.
+        beta: weight of R, > 0.
+        initial: (G, d, m) starting point, zero if None.
+        product: H times it, if already known.
+        tolerance: stop at this relative duality gap.
+        max_iterations: most products with H, the first one aside.
+
+    Returns:
+        The solution, and M with all that was learnt.
+
+    Raises:
+        ValueError: beta not a positive finite number.
+    """
+    check_beta(beta)
+    weights = torch.zeros_like(quadratic.linear) if initial is None else initial.double().clone()
+    if product is None:
+        product = quadratic.multiply(weights) if bool(weights.any()) else torch.zeros_like(weights)
+    hessian = model if isinstance(model, UpdatedQuadratic) else _regularized(model, weights)
+    certificate = certify(quadratic, penalty, beta, weights, product)
+    iteration = 0
+    while certificate.relative_gap > tolerance and iteration < max_iterations:
+        gradient = product - quadratic.linear
+        local = _expanded(hessian, quadratic, weights, product)
+        share = INNER_SHARE * certificate.relative_gap * quadratic.tau / local.tau
+        nearer = admm(local, penalty, beta, initial=weights, tolerance=share, max_iterations=INNER_ITERATIONS)
+        move = nearer.weights - weights
+        image = quadratic.multiply(move)
+        iteration += 1
+        curvature = float((move * image).sum())
+        if not curvature > 0:
+            break
+        step = _best_step(penalty, beta, weights, move, float((gradient * move).sum()), curvature)
+        weights, product = weights + step * move, product + step * image
+        certificate = certify(quadratic, penalty, beta, weights, product)
+        hessian = _taught(hessian, move, image, curvature)
+    return Solution(weights, beta, certificate, iteration, certificate.relative_gap <= tolerance), hessian
+
+
+def _regularized(model: DenseQuadratic, like: Tensor) -> UpdatedQuadratic:
+    """M_0 without updates, positive definite in spite of rounding."""
+    matrix = model.matrix.clone()
+    matrix.diagonal().add_(1e-7 * model.mean_curvature)
+    base = DenseQuadratic(matrix, model.linear, model.tau)
+    return UpdatedQuadratic(base, like.new_zeros(0, *like.shape), like.new_zeros(0), like, 0.0)
+
+
+def _expanded(hessian: UpdatedQuadratic, quadratic: Quadratic, weights: Tensor, product: Tensor) -> UpdatedQuadratic:
+    """The quadratic with Hessian M that has the gradient of f at W.
+
+    Its constant, which only scales the inner gap, leaves it at its unpenalized minimum the value f(W): that
+    of f itself would not do, since no data need exist that have this Hessian, gradient and value.
+    """
+    linear = hessian.multiply(weights) - product + quadratic.linear
+    explained = float((linear * hessian.shifted_inverse(1e-7 * hessian.mean_curvature)(linear)).sum())
+    value = quadratic.tau + float((weights * (product - 2 * quadratic.linear)).sum())
+    return replace(hessian, linear=linear, tau=explained + max(value, 0.0))
+
+
+def _taught(hessian: UpdatedQuadratic, move: Tensor, image: Tensor, curvature: float) -> UpdatedQuadratic:
+    """BFGS update with the pair D, H D; the first one sets the scale of M_0 as well."""
+    modelled = hessian.multiply(move)
+    if len(hessian.vectors) == 0:
+        scale = curvature / float((move * modelled).sum())
+        base = DenseQuadratic(hessian.base.matrix * scale, hessian.base.linear, hessian.base.tau)
+        hessian, modelled = replace(hessian, base=base), modelled * scale
+    expected = float((move * modelled).sum())
+    pair = torch.stack([image / math.sqrt(curvature), modelled / math.sqrt(expected)])
+    signs = hessian.signs.new_tensor([1.0, -1.0])
+    return replace(hessian, vectors=torch.cat([hessian.vectors, pair]), signs=torch.cat([hessian.signs, signs]))
+
+
+def _best_step(penalty: Penalty, beta: float, weights: Tensor, move: Tensor, slope: float, curvature: float) -> float:
+    """``argmin_a a slope + a^2 / 2 curvature + beta R(W + a D)`` over a >= 0, by golden section.
+
+    The full step is preferred where it gains nearly as much: it alone keeps the groups and singular values
+    that the penalty has set to zero.
+    """
+
+    def value(step: float) -> float:
+        return step * slope + step**2 / 2 * curvature + beta * float(penalty.value(weights + step * move))
+
+    high = 1.0
+    while value(2 * high) < value(high) and high < 2.0**20:
+        high *= 2
+    low, high = 0.0, 2 * high
+    inner, outer = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_inner, at_outer = value(inner), value(outer)
+    while high - low > 1e-6 * high:
+        if at_inner < at_outer:
+            high, outer, at_outer = outer, inner, at_inner
+            inner = high - GOLDEN * (high - low)
+            at_inner = value(inner)
+        else:
+            low, inner, at_inner = inner, outer, at_outer
+            outer = low + GOLDEN * (high - low)
+            at_outer = value(outer)
+    best = (low + high) / 2
+    at_zero, at_one = value(0.0), value(1.0)
+    return 1.0 if at_zero - at_one >= FULL_STEP_SHARE * (at_zero - value(best)) else best
