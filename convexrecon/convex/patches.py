@@ -1,6 +1,6 @@
 """The data of a program, and its pixels as patches, one chunk of one image at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,14 @@ class BlockBatch:
         features: u, (B, C, *N) real.
         target: t, (B, m, *N) real.
         rows: (B, 1, *N) bool, the pixels that count, or None for all.
+        behind: B, a self-adjoint linear map (B, m, *N) -> (B, m, *N) of the denoiser's output that the
+            loss sits behind, evaluated in the precision of what it is given; None for the identity.
     """
 
     features: Tensor
     target: Tensor
     rows: Tensor | None = None
+    behind: Callable[[Tensor], Tensor] | None = None
 
     @property
     def pixels(self) -> int:
@@ -76,7 +79,7 @@ def pixel_chunks(
     """
     for index in range(batch.features.shape[0]):
         features = batch.features[index : index + 1]
-        patches = _patches(features.to(precision), gates.kernel, constant)
+        patches = image_patches(features.to(precision), gates.kernel, constant)
         patterns = gates.patterns(features)[0].flatten(1)
         target = batch.target[index].flatten(1)
         if batch.rows is not None:
@@ -89,7 +92,7 @@ def pixel_chunks(
             )
 
 
-def _patches(features: Tensor, kernel: tuple[int, ...], constant: bool) -> Tensor:
+def image_patches(features: Tensor, kernel: tuple[int, ...], constant: bool) -> Tensor:
     """Patches of one image (1, C, *N) as columns: (d, pixels), zero padding, constant row last."""
     padding = [extent // 2 for extent in reversed(kernel) for _ in range(2)]
     padded = F.pad(features[0], padding)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.consistent_map import consistent_part
 from convexrecon.convex.gated_convolution import GatedConvolution, feature_count
 from convexrecon.convex.patches import BlockBatch, pixel_chunks
 from convexrecon.convex.sufficient_statistics import accumulate, gram_bytes
@@ -111,7 +112,12 @@ def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> Bl
     options = {} if settings.max_iterations is None else {"max_iterations": settings.max_iterations}
     solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, **options)
     if isinstance(quadratic, DenseQuadratic):
-        solution = _refined(quadratic, solution, _float64_parts(stream, gates, settings.constant), settings)
+
+        def again(correlation: Tensor, weights: Tensor) -> Solution:
+            exact = replace(quadratic, linear=quadratic.multiply(weights) + correlation)
+            return solve(exact, penalty, beta, tolerance=settings.tolerance / 2, initial=weights)
+
+        solution = refined(solution, float64_parts(stream, gates, settings.constant), settings, again)
     solved = time.perf_counter()
     return BlockSolution(
         gates=gates,
@@ -124,13 +130,22 @@ def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> Bl
     )
 
 
-def _refined(
-    quadratic: DenseQuadratic, solution: Solution, parts: Callable[[], Iterator[Part]], settings: ProgramSettings
+def refined(
+    solution: Solution,
+    parts: Callable[[], Iterator[Part]],
+    settings: ProgramSettings,
+    again: Callable[[Tensor, Tensor], Solution],
 ) -> Solution:
     """The solution with the certificate measured on the data; solved again where that falls short.
 
     With the measured correlations A^T (T - A W) / n at W, the quadratic with linear term
     ``c' = H W + A^T (T - A W) / n`` has the data's exact gradient at W.
+
+    Args:
+        solution: from statistics or passes in which there is rounding.
+        parts: the data in float64.
+        settings: penalty and tolerance.
+        again: measured correlations and W -> a solution of the quadratic with linear term c'.
     """
     penalty, iterations = penalty_named(settings.penalty), solution.iterations
     weights, best = solution.weights, None
@@ -142,9 +157,8 @@ def _refined(
             best = Solution(weights, solution.beta, certificate, iterations, converged)
         if best.converged:
             break
-        exact = replace(quadratic, linear=quadratic.multiply(weights) + measured.correlation)
-        again = solve(exact, penalty, solution.beta, tolerance=settings.tolerance / 2, initial=weights)
-        weights, iterations = again.weights, iterations + again.iterations
+        nearer = again(measured.correlation, weights)
+        weights, iterations = nearer.weights, iterations + nearer.iterations
     assert best is not None
     return best
 
@@ -169,7 +183,7 @@ def certify_program(
         beta: the strength they were found for.
         settings: penalty and whether filters have a constant term.
     """
-    parts = _float64_parts(stream, gates, settings.constant)
+    parts = float64_parts(stream, gates, settings.constant)
     return measure_on_data(parts(), penalty_named(settings.penalty), beta, weights.double()).certificate
 
 
@@ -197,9 +211,14 @@ def _convolutions(stream: Stream, gates: Gates, constant: bool) -> Callable[[], 
     return parts
 
 
-def _float64_parts(stream: Stream, gates: Gates, constant: bool) -> Callable[[], Iterator[Part]]:
+def float64_parts(stream: Stream, gates: Gates, constant: bool) -> Callable[[], Iterator[Part]]:
+    """The data of a program as maps and targets in float64, a pass at each call."""
+
     def parts() -> Iterator[Part]:
         for batch in stream():
+            if batch.behind is not None:
+                yield consistent_part(batch, gates, constant, torch.float64)
+                continue
             for chunk in pixel_chunks(batch, gates, constant, torch.float64):
                 yield Part(chunk, chunk.target, chunk.target.shape[1])
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from convexrecon.errors import InputError
-from convexrecon.physics.conjugate_gradient import proximal_solve
+from convexrecon.physics.conjugate_gradient import conjugate_gradient, proximal_solve
 from convexrecon.physics.sense import Sense
 
 
@@ -88,3 +88,29 @@ class NoDataConsistency(nn.Module):
 
 
 DataConsistency = ProximalDataConsistency | GradientDataConsistency | NoDataConsistency
+
+
+def remaining_error(
+    consistency: DataConsistency, error: Tensor, sense: Sense, *, tolerance: float, max_iterations: int
+) -> Tensor:
+    """What data consistency leaves of an image error: its linear part B.
+
+    ``B e = lam (A^H A + lam)^-1 e`` behind the proximal step, ``e - step A^H A e`` behind the gradient
+    step, e behind none. B is self-adjoint; behind the proximal step its eigenvalues are in (0, 1].
+
+    Args:
+        consistency: the step; its own accuracy is not used.
+        error: e, (B, *N) complex.
+        sense: A, of the same precision.
+        tolerance: relative residual at which a sample's conjugate gradients stop.
+        max_iterations: most conjugate-gradient steps.
+    """
+    if isinstance(consistency, ProximalDataConsistency):
+        lam = consistency.lam
+        solved = conjugate_gradient(
+            lambda x: sense.normal(x) + lam * x, error, tolerance=tolerance, max_iterations=max_iterations
+        )
+        return lam * solved.solution
+    if isinstance(consistency, GradientDataConsistency):
+        return error - float(consistency.step) * sense.normal(error)
+    return error

@@ -1,122 +1,25 @@
-"""The data of a block's program as a stream from disk, and the block's optimum as part of a cascade."""
+"""The program of a block: its data as a stream, its optimum, its certificate."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from convexrecon.cascade import Cascade, input_channels, to_channels
+from convexrecon.cascade import Cascade, to_channels
 from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.consistent_program import solve_consistent_program
 from convexrecon.convex.patches import BlockBatch
-from convexrecon.convex.program import Stream, certify_program
+from convexrecon.convex.program import BlockSolution, Stream, certify_program, solve_program
 from convexrecon.convex.recovery import weights_of
-from convexrecon.data.dataset import Batch, PreparedSlices, batches
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.errors import InputError
 from convexrecon.seeding import generator
 from convexrecon.solvers.certificates import Certificate
-from convexrecon.training.config import RunSettings
-from convexrecon.training.image_store import is_complete, key_of, keys_of, read_store, slice_keys, write_store
-
-
-@dataclass(frozen=True)
-class BlockData:
-    """A data set with its images between blocks on disk.
-
-    Attributes:
-        name: "train" or "validation", the stores' name.
-        slices: the data set.
-        settings: of the run.
-        state: folder of the stores.
-        device: where to compute.
-        progress: whether to show bars.
-    """
-
-    name: str
-    slices: PreparedSlices
-    settings: RunSettings
-    state: Path
-    device: torch.device
-    progress: bool
-
-    @property
-    def stacks_features(self) -> bool:
-        """Whether hidden channels are stacked on the initial image instead of images on images."""
-        return self.settings.model.stacking == "features"
-
-    @property
-    def targets(self) -> Path:
-        """Store of the fully sampled images."""
-        return self.state / f"{self.name}_targets.h5"
-
-    def input(self, name: str, blocks: int) -> Path:
-        """Store of an image that block number `blocks`, counted from 0, sees."""
-        if name == "image":
-            return self.images(0 if self.stacks_features else blocks)
-        return self.state / f"{self.name}_{name}.h5"
-
-    def images(self, blocks: int) -> Path:
-        """Store of the images after `blocks` blocks."""
-        return self.state / f"{self.name}_after_{blocks:03d}.h5"
-
-    def batches(self, task: str) -> Iterator[Batch]:
-        """Every slice once, on the device, with a progress bar named `task`."""
-        with tqdm(total=len(self.slices), desc=task, leave=False, disable=not self.progress) as bar:
-            for batch in batches(self.slices, self.settings.batch_size):
-                yield batch.to(self.device)
-                bar.update(len(batch.volume))
-
-    def write_fixed(self, cascade: Cascade) -> None:
-        """Write what does not change from block to block, unless it is there: targets, and inputs if seen."""
-        makers: dict[Path, Callable[[Batch], Tensor]] = {
-            self.targets: lambda batch: batch.target,
-            self.input("zero_filled", 0): lambda batch: batch.sense.adjoint(batch.kspace),
-            self.input("initial", 0): lambda batch: cascade.start(batch.sense, batch.sense.adjoint(batch.kspace)),
-        }
-        wanted = [self.targets, *(self.input(name, 0) for name in self.settings.model.inputs[1:])]
-        for store in wanted:
-            if not is_complete(store, slice_keys(self.slices)):
-                images = ((keys_of(batch), makers[store](batch)) for batch in self.batches(store.stem))
-                write_store(store, images)
-
-    def features(self, cascade: Cascade, keys: Sequence[str], blocks: int) -> Tensor:
-        """What block number `blocks`, counted from 0, sees of slices of one shape: real (B, C, *N)."""
-        inputs = self.settings.model.inputs
-        images = {name: read_store(self.input(name, blocks), keys).to(self.device) for name in inputs}
-        with torch.no_grad():
-            return stacked_features(cascade, input_channels(images, inputs), blocks)
-
-    def write_images(self, cascade: Cascade, blocks: int) -> None:
-        """Write the images after `blocks` frozen blocks, from those before the last of them if on disk."""
-        if is_complete(self.images(blocks), slice_keys(self.slices)):
-            return
-        known = blocks
-        while known > 0 and not is_complete(self.images(known), slice_keys(self.slices)):
-            known -= 1
-        on_disk = is_complete(self.images(known), slice_keys(self.slices))
-        steps = list(cascade)[known:blocks] if not self.stacks_features else []
-
-        def images() -> Iterator[tuple[list[str], Tensor]]:
-            for batch in self.batches(f"{self.name}: images before block {blocks + 1}"):
-                sense = batch.sense
-                adjoint_kspace = sense.adjoint(batch.kspace)
-                with torch.no_grad():
-                    image = initial = cascade.start(sense, adjoint_kspace)
-                    if on_disk:
-                        image = read_store(self.images(known), keys_of(batch)).to(self.device)
-                    for block in steps:
-                        image = block(image, sense, adjoint_kspace, initial)
-                yield keys_of(batch), image
-
-        write_store(self.images(blocks), images())
-
-    def drop_images(self, blocks: int) -> None:
-        """Delete the images after `blocks` blocks."""
-        self.images(blocks).unlink(missing_ok=True)
+from convexrecon.training.block_data import BlockData
+from convexrecon.training.consistent_loss import consistent_stream, write_remaining
+from convexrecon.training.image_store import key_of, read_store
 
 
 def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
@@ -145,12 +48,17 @@ def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
     return stream
 
 
-def stacked_features(cascade: Cascade, channels: Tensor, index: int) -> Tensor:
-    """What block `index` makes of its input channels (B, C, *N): the same, or a stack's hidden channels."""
-    blocks = list(cascade)
-    if blocks and isinstance(blocks[0].denoiser, FeatureStack):
-        return blocks[0].denoiser.features(channels, index)
-    return channels
+def solve_block(data: BlockData, cascade: Cascade, index: int, gates: Gates) -> BlockSolution:
+    """The optimum of block `index`'s program, with the loss that the settings ask for."""
+    convex = data.settings.convex
+    stream = block_stream(data, cascade, index)
+    if convex.loss == "image":
+        return solve_program(stream, gates, convex.program)
+    write_remaining(data, index)
+    try:
+        return solve_consistent_program(consistent_stream(data, cascade, index), stream, gates, convex.program)
+    finally:
+        data.remaining(index).unlink()
 
 
 def block_weights(cascade: Cascade, index: int) -> tuple[Gates, Tensor]:
@@ -178,5 +86,8 @@ def certify_block(data: BlockData, cascade: Cascade, index: int, beta: float) ->
     gates, weights = block_weights(cascade, index)
     data.write_fixed(cascade)
     data.write_images(cascade, 0 if data.stacks_features else index)
-    stream = block_stream(data, cascade, index)
-    return certify_program(stream, gates, weights, beta, data.settings.convex.program)
+    program = data.settings.convex.program
+    if data.settings.convex.loss == "image":
+        return certify_program(block_stream(data, cascade, index), gates, weights, beta, program)
+    write_remaining(data, index)
+    return certify_program(consistent_stream(data, cascade, index), gates, weights, beta, program)

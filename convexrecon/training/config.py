@@ -70,9 +70,16 @@ class ConvexSettings:
 
     Attributes:
         program: penalty, strength and accuracy of each block's program.
+        loss: "image" (of the denoiser's output: one pass over the data per block) or "consistent" (of the
+            block's output, behind data consistency: a few dozen passes; worth most where the mask leaves
+            large gaps, as 1-D masks do).
+        loss_lam: data-consistency weight that a consistent loss sits behind. The block's own is still
+            chosen afterwards; a smaller one asks less of the denoiser where there are data, and makes the
+            program harder.
         offset_scale: standard deviation of the gates' offsets in units of the response's; 0 for gates
             through the origin.
-        pixel_fraction: share of the pixels, drawn anew per slice and block, that the program is posed on.
+        pixel_fraction: share of the pixels, drawn anew per slice and block, that the program is posed on;
+            with a consistent loss, that the model of its curvature is made from.
         lam: data-consistency weight, or None to choose it per block on training slices.
         lam_slices: how many training slices it is chosen on.
         lam_scale: the weight used, relative to the one chosen. Below 1 the block trusts the data more than
@@ -81,6 +88,8 @@ class ConvexSettings:
     """
 
     program: ProgramSettings = field(default_factory=ProgramSettings)
+    loss: Literal["image", "consistent"] = "image"
+    loss_lam: float = 0.05
     offset_scale: float = 1.0
     pixel_fraction: float = 1.0
     lam: float | None = None
@@ -92,6 +101,8 @@ class ConvexSettings:
             raise InputError(f"pixel_fraction: expected in (0, 1], found {self.pixel_fraction}")
         if not 0 < self.lam_scale <= 1:
             raise InputError(f"lam_scale: expected in (0, 1], found {self.lam_scale}")
+        if not self.loss_lam > 0:
+            raise InputError(f"loss_lam: expected a positive number, found {self.loss_lam}")
         if self.lam_slices < 1:
             raise InputError(f"lam_slices: expected at least 1, found {self.lam_slices}")
 
@@ -144,6 +155,12 @@ class RunSettings:
             raise InputError(f"batch_size: expected at least 1, found {self.batch_size}")
         if not 0 <= self.validation_fraction < 1:
             raise InputError(f"validation_fraction: expected in [0, 1), found {self.validation_fraction}")
+        consistent = self.model.stacking == "cascade" and self.model.consistency != "none"
+        if self.method == "convex" and self.convex.loss == "consistent" and not consistent:
+            raise InputError(
+                "convex.loss = 'consistent' expects model.stacking = 'cascade' and a data consistency, found "
+                f"{self.model.stacking!r} and {self.model.consistency!r}"
+            )
 
 
 def load_settings(path: Path) -> RunSettings:

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from convexrecon.cascade import Block, Cascade
 from convexrecon.convex.arrangements import draw_gates
-from convexrecon.convex.program import BlockSolution, solve_program
+from convexrecon.convex.program import BlockSolution
 from convexrecon.convex.recovery import gated_network
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.denoisers.feature_stack import FeatureStack
@@ -26,7 +26,8 @@ from convexrecon.physics.data_consistency import (
     ProximalDataConsistency,
 )
 from convexrecon.seeding import generator
-from convexrecon.training.block_program import BlockData, block_stream
+from convexrecon.training.block_data import BlockData
+from convexrecon.training.block_program import solve_block
 from convexrecon.training.config import RunSettings
 from convexrecon.training.image_store import evenly_spaced, key_of, keys_of, read_store, write_store
 from convexrecon.training.profiler import Profile
@@ -119,7 +120,7 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
         generator(settings.seed, "gates", index),
         offset_scale=settings.convex.offset_scale,
     ).to(data.device)
-    solved = solve_program(block_stream(data, cascade, index), gates, settings.convex.program)
+    solved = solve_block(data, cascade, index, gates)
     if data.stacks_features:
         cascade = _stack_layer(cascade, solved, samples, settings)
         block = next(iter(cascade))

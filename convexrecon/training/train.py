@@ -7,7 +7,8 @@ import torch
 from convexrecon.cascade import Cascade
 from convexrecon.data.dataset import PreparedSlices, split_volumes
 from convexrecon.errors import InputError
-from convexrecon.training.block_program import BlockData, certify_block
+from convexrecon.training.block_data import BlockData
+from convexrecon.training.block_program import certify_block
 from convexrecon.training.config import RunSettings
 from convexrecon.training.end_to_end import train_end_to_end
 from convexrecon.training.image_store import slice_keys

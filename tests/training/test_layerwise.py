@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import convexrecon.training.layerwise as layerwise
-from convexrecon.cascade import Cascade
+from convexrecon.cascade import Cascade, support
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.denoisers.gated import GatedDenoiser
@@ -62,17 +62,19 @@ def test_certify_confirms_every_block_from_the_data(prepared: Path, small_run: R
     assert not (tmp_path / "run" / "certify").exists()
 
 
-@pytest.mark.parametrize("stacking", ["cascade", "features"])
-@pytest.mark.parametrize("dies_in", ["solve_program", "_apply"])
+@pytest.mark.parametrize(("stacking", "loss"), [("cascade", "image"), ("cascade", "consistent"), ("features", "image")])
+@pytest.mark.parametrize("dies_in", ["solve_block", "_apply"])
 def test_a_killed_run_continues_to_the_same_weights(
     prepared: Path,
     small_run: RunSettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stacking: Any,
+    loss: Any,
     dies_in: str,
 ) -> None:
-    settings = replace(small_run, model=replace(small_run.model, blocks=3, stacking=stacking))
+    model = replace(small_run.model, blocks=3, stacking=stacking)
+    settings = replace(small_run, model=model, convex=replace(small_run.convex, loss=loss))
     train(settings, prepared, tmp_path / "whole", progress=False)
     original, calls = getattr(layerwise, dies_in), 0
 
@@ -130,6 +132,41 @@ def test_features_are_stacked_with_the_skip_from_the_input(
     assert rows[1]["objective"] < rows[0]["objective"]
     certified = certify_run(RunFolder(tmp_path / "run"), prepared, progress=False)
     assert all(row["relative_gap"] < 1e-4 for row in certified)
+
+
+CONSISTENT = ConvexSettings(loss="consistent", loss_lam=0.1, lam=0.1, pixel_fraction=0.6)
+
+
+@pytest.mark.parametrize("consistency", ["proximal", "gradient"])
+def test_a_consistent_loss_is_that_of_what_the_block_puts_out(
+    prepared: Path, small_run: RunSettings, tmp_path: Path, consistency: Any
+) -> None:
+    model = replace(small_run.model, consistency=consistency, cg_iterations=40)
+    rows = {}
+    for name, convex in (("image", replace(CONSISTENT, loss="image")), ("consistent", CONSISTENT)):
+        train(replace(small_run, model=model, convex=convex), prepared, tmp_path / name, progress=False)
+        rows[name] = RunFolder(tmp_path / name).read_metrics()
+    assert rows["consistent"][0]["psnr_train"] > rows["image"][0]["psnr_train"] + 0.02
+    certified = certify_run(RunFolder(tmp_path / "consistent"), prepared, progress=False)
+    for measured, recorded in zip(certified, rows["consistent"], strict=True):
+        assert recorded["converged"]
+        assert measured["relative_gap"] <= 2e-5
+        assert measured["objective"] == pytest.approx(recorded["objective"], rel=1e-5)
+    # The recorded objective is the loss of the block's output on the training slices, and the penalty.
+    volumes = {k.rpartition("/")[0] for k in RunFolder(tmp_path / "consistent").read_summary()["data"]["train"]}
+    data = PreparedSlices(prepared, small_run.mask, seed=small_run.seed).subset(sorted(volumes))
+    cascade = load_cascade(tmp_path / "consistent" / "weights.safetensors")[0]
+    total, pixels = 0.0, 0
+    for position in range(len(data)):
+        batch = data.load(position)
+        with torch.no_grad():
+            after = list(cascade.images(batch.sense, batch.kspace))[1]
+        total += float((after - batch.target).abs().square().sum())
+        pixels += int(support(batch.sense).sum())
+    block = next(iter(cascade)).denoiser
+    assert isinstance(block, GatedDenoiser)
+    penalty = rows["consistent"][0]["beta"] * float(block.weights.flatten(1).norm(dim=1).sum())
+    assert rows["consistent"][0]["objective"] == pytest.approx(total / (2 * pixels) + penalty, rel=1e-3)
 
 
 def test_matrix_free_training_reaches_the_same_objective(

@@ -1,0 +1,107 @@
+"""The program behind a self-adjoint map of the output: against cvxpy, adjointness, refusals."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from denoising_data import gates_for, smooth_batches
+
+from convexrecon.cascade import to_channels, to_complex
+from convexrecon.convex.consistent_map import consistent_part
+from convexrecon.convex.consistent_program import solve_consistent_program
+from convexrecon.convex.patches import BlockBatch
+from convexrecon.convex.program import ProgramSettings, certify_program, solve_program
+from convexrecon.errors import InputError
+from convexrecon.solvers.reference import reference_gated
+
+
+def behind_each(data: list[BlockBatch], strength: float = 0.8) -> list[BlockBatch]:
+    """Each image behind its own Hermitian map of complex images: a random positive filter in k-space."""
+    made = []
+    for index, batch in enumerate(data):
+        rng = torch.Generator().manual_seed(100 + index)
+        kept = 1 - strength * torch.rand(batch.target.shape[2:], generator=rng)
+
+        def behind(error: torch.Tensor, kept: torch.Tensor = kept) -> torch.Tensor:
+            return to_channels(torch.fft.ifft2(kept.to(error.dtype) * torch.fft.fft2(to_complex(error))))
+
+        made.append(replace(batch, target=behind(batch.target), behind=behind))
+    return made
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_objective_is_that_of_cvxpy(seed: int) -> None:
+    data = behind_each(smooth_batches(1, (9, 12), seed))
+    gates = gates_for(data, 3)
+    settings = ProgramSettings(beta_ratio=0.02, tolerance=1e-8)
+    solved = solve_consistent_program(lambda: data, lambda: data, gates, settings)
+    assert solved.solution.converged
+    part = consistent_part(data[0], gates, True, torch.float64)
+    identity = torch.eye(3 * 19 * 2, dtype=torch.float64).view(-1, 3, 19, 2)
+    columns = torch.stack([part.map.forward(basis).flatten() for basis in identity], 1)
+    blocks = columns.view(-1, 3, 38).permute(1, 0, 2)
+    # n counts the pixels that matter, cvxpy's the rows it is given.
+    ratio = len(columns) / part.rows
+    reference = reference_gated(blocks.numpy(), part.target.reshape(-1, 1).numpy(), solved.solution.beta / ratio)
+    assert solved.solution.certificate.objective == pytest.approx(ratio * reference.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("penalty", ["group_lasso", "nuclear"])
+def test_an_independent_pass_confirms_the_certificate(penalty: str) -> None:
+    data = behind_each(smooth_batches(3))
+    gates = gates_for(data)
+    settings = ProgramSettings(penalty=penalty, beta_ratio=1e-3)
+    solved = solve_consistent_program(lambda: data, lambda: data, gates, settings)
+    assert solved.solution.converged
+    assert solved.solution.iterations < 60
+    measured = certify_program(lambda: data, gates, solved.solution.weights, solved.solution.beta, settings)
+    assert measured.relative_gap == pytest.approx(solved.solution.certificate.relative_gap, abs=1e-9)
+    moved = certify_program(lambda: data, gates, 1.1 * solved.solution.weights, solved.solution.beta, settings)
+    assert moved.relative_gap > 1e-3
+
+
+def test_behind_the_identity_it_is_the_image_program() -> None:
+    data = smooth_batches(2)
+    gates = gates_for(data)
+    settings = ProgramSettings(beta_ratio=1e-3, tolerance=1e-8)
+    inside = [replace(b, target=b.target * b.rows, behind=lambda error: error) for b in data if b.rows is not None]
+    plain = solve_program(lambda: data, gates, settings).solution.certificate
+    behind = solve_consistent_program(lambda: inside, lambda: data, gates, settings).solution.certificate
+    assert behind.objective == pytest.approx(plain.objective, rel=1e-7)
+
+
+def test_the_model_needs_only_some_of_the_pixels() -> None:
+    data = behind_each(smooth_batches(2, (40, 37)))
+    gates = gates_for(data)
+    rng = torch.Generator().manual_seed(1)
+    some = [replace(b, rows=torch.rand(b.target[:, :1].shape, generator=rng) < 0.3, behind=None) for b in data]
+    settings = ProgramSettings(beta_ratio=1e-2, tolerance=1e-7)
+    all_pixels = solve_consistent_program(lambda: data, lambda: data, gates, settings).solution
+    some_pixels = solve_consistent_program(lambda: data, lambda: some, gates, settings).solution
+    assert some_pixels.certificate.objective == pytest.approx(all_pixels.certificate.objective, rel=1e-6)
+
+
+def test_the_map_has_its_exact_adjoint() -> None:
+    data = behind_each(smooth_batches(1, (14, 11)))
+    gates = gates_for(data, 4)
+    part = consistent_part(data[0], gates, True, torch.float64)
+    rng = torch.Generator().manual_seed(3)
+    weights = torch.randn(4, 19, 2, generator=rng, dtype=torch.float64)
+    residual = torch.randn(part.target.shape, generator=rng, dtype=torch.float64)
+    left = float((part.map.forward(weights) * residual).sum())
+    assert left == pytest.approx(float((weights * part.map.adjoint(residual)).sum()), rel=1e-12)
+
+
+def test_what_cannot_be_solved_is_refused() -> None:
+    data = behind_each(smooth_batches(1))
+    gates = gates_for(data)
+    with pytest.raises(InputError, match=r"needs 0\.0 GB for 5 gates of 19 features; expected at most"):
+        solve_consistent_program(lambda: data, lambda: data, gates, ProgramSettings(memory_gb=1e-9))
+    zero = [replace(data[0], target=torch.zeros_like(data[0].target))]
+    with pytest.raises(InputError, match="target is zero everywhere"):
+        solve_consistent_program(lambda: zero, lambda: data, gates, ProgramSettings())
+    broken = [replace(data[0], target=data[0].target / 0)]
+    with pytest.raises(InputError, match="NaN or Inf in the data"):
+        solve_consistent_program(lambda: broken, lambda: data, gates, ProgramSettings())
+    with pytest.raises(InputError, match="expected one image and the map behind it"):
+        solve_consistent_program(lambda: smooth_batches(1), lambda: data, gates, ProgramSettings())
