@@ -1,5 +1,6 @@
 """Hyperplane arrangements: gates, the sign patterns they cut the patches into, and how they are drawn."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convexrecon.errors import InputError
+
+# Directions of the patches with a smaller share of the largest variance are noise to the whitening.
+SMALLEST_VARIANCE = 1e-7
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -74,10 +78,13 @@ def draw_gates(
     generator: torch.Generator,
     *,
     offset_scale: float = 1.0,
+    whitened: float = 0.0,
 ) -> Gates:
     """Draw Gaussian gates with Gaussian offsets; duplicate and trivial patterns are replaced.
 
-    ``g ~ N(0, I)`` scaled so that g * u has unit variance on the samples, ``b ~ N(0, offset_scale^2)``.
+    ``g ~ N(0, I)``, a share of them ``g ~ N(0, C^-1)`` with C the covariance of the patches, scaled so that
+    g * u has unit variance on the samples, and ``b ~ N(0, offset_scale^2)``. Images are smooth, so that the
+    former respond to brightness, the latter to edges and texture.
     Offsets of 0.5 to 1 standard deviation of the response are worth 0.4 to 0.5 dB; without them the
     denoiser is positively homogeneous. A pattern is trivial when the gate is never open on the samples,
     and a duplicate when it agrees with an earlier gate on every sample pixel.
@@ -90,19 +97,26 @@ def draw_gates(
         generator: all randomness comes from it.
         offset_scale: standard deviation of the offsets in units of the response's; 0 for gates through
             the origin.
+        whitened: share of the gates drawn from N(0, C^-1), from 0 to 1.
 
     Raises:
-        InputError: a size or scale out of range, or data on which every pattern is trivial.
+        InputError: a size, share or scale out of range, or data on which every pattern is trivial.
     """
     if count < 1 or offset_scale < 0 or any(size < 1 or size % 2 == 0 for size in kernel):
         raise InputError(
             f"gates: expected count >= 1, odd kernel, offset_scale >= 0, found {count}, {kernel}, {offset_scale}"
         )
+    if not 0 <= whitened <= 1:
+        raise InputError(f"gates: expected a whitened share from 0 to 1, found {whitened}")
     channels = samples[0].shape[1]
+    whitening = _inverse_root_covariance(samples, kernel) if whitened > 0 else None
     found: Gates | None = None
     seen: set[bytes] = set()
     for _ in range(8):
         filters = torch.randn(count, channels, *kernel, generator=generator)
+        if whitening is not None:
+            chosen = torch.rand(count, generator=generator) < whitened
+            filters[chosen] = (filters[chosen].flatten(1) @ whitening).view_as(filters[chosen])
         offsets = torch.randn(count, generator=generator) * offset_scale
         fresh = Gates(_unit_response(filters, samples), offsets)
         keep = _distinct(fresh, samples, seen)
@@ -114,6 +128,20 @@ def draw_gates(
     if len(found) == 0:
         raise InputError("gates: no gate opens on any pixel; is the input all zero?")
     return found.select(torch.arange(min(count, len(found))))
+
+
+def _inverse_root_covariance(samples: Sequence[Tensor], kernel: tuple[int, ...]) -> Tensor:
+    """C^(-1/2), C the second moment of the samples' patches: (d, d), on the CPU."""
+    size = samples[0].shape[1] * math.prod(kernel)
+    covariance = torch.zeros(size, size, dtype=torch.float64)
+    basis = torch.eye(size).view(size, samples[0].shape[1], *kernel)
+    for sample in samples:
+        for image in sample.split(1):
+            patches = convolve(image, basis.to(image)).flatten(2)[0].double()
+            covariance += (patches @ patches.T).cpu()
+    values, vectors = torch.linalg.eigh(covariance)
+    root = values.clamp_min(SMALLEST_VARIANCE * float(values[-1])).rsqrt()
+    return ((vectors * root) @ vectors.T).float()
 
 
 def _unit_response(filters: Tensor, samples: Sequence[Tensor]) -> Tensor:

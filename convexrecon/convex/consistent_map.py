@@ -1,39 +1,38 @@
-"""The gated map seen behind a self-adjoint map of its output, such as data consistency."""
+"""The gated map seen behind a linear map of its output, such as data consistency."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
-from convexrecon.convex.patches import BlockBatch, PatchMap, image_patches
+from convexrecon.convex.patches import BlockBatch, OutputMap, PatchMap, image_patches
 from convexrecon.errors import InputError
 from convexrecon.solvers.quadratics import Part
 
 
 @dataclass(frozen=True)
 class ConsistentMap:
-    """``W -> B A W``: (P, d, m) -> (1, m, *N), for one image; satisfies `solvers.linear_maps.LinearMap`.
+    """``W -> B A W``: (P, d, m) -> data, for one image; satisfies `solvers.linear_maps.LinearMap`.
 
     Attributes:
         patches: A, on all pixels of the image.
-        behind: B, self-adjoint, (1, m, *N) -> (1, m, *N).
+        behind: B, (1, m, *N) -> data.
         inside: (1, 1, *N), 1 where the denoiser acts.
     """
 
     patches: PatchMap
-    behind: Callable[[Tensor], Tensor]
+    behind: OutputMap
     inside: Tensor
 
     def forward(self, weights: Tensor) -> Tensor:
         """B A W."""
         response = self.patches.forward(weights)
-        return self.behind(response.view(1, -1, *self.inside.shape[2:]) * self.inside)
+        return self.behind.forward(response.view(1, -1, *self.inside.shape[2:]) * self.inside)
 
     def adjoint(self, data: Tensor) -> Tensor:
         """A^T B R."""
-        return self.patches.adjoint((self.behind(data) * self.inside)[0].flatten(1))
+        return self.patches.adjoint((self.behind.adjoint(data) * self.inside)[0].flatten(1))
 
 
 def consistent_part(batch: BlockBatch, gates: Gates, constant: bool, precision: torch.dtype) -> Part:
@@ -55,7 +54,7 @@ def consistent_part(batch: BlockBatch, gates: Gates, constant: bool, precision: 
         )
     patches = image_patches(batch.features.to(precision), gates.kernel, constant)
     patterns = gates.patterns(batch.features)[0].flatten(1)
-    inside = torch.ones_like(batch.target[:, :1], dtype=precision) if batch.rows is None else batch.rows.to(precision)
+    inside = torch.ones_like(batch.features[:, :1], dtype=precision) if batch.rows is None else batch.rows.to(precision)
     target = batch.target.to(precision)
-    layer = ConsistentMap(PatchMap(patches, patterns.to(precision), target[0].flatten(1)), batch.behind, inside)
+    layer = ConsistentMap(PatchMap(patches, patterns.to(precision), target), batch.behind, inside)
     return Part(layer, target, batch.pixels)

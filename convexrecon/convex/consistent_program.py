@@ -27,12 +27,12 @@ MAX_PASSES = 80
 def solve_consistent_program(
     stream: Stream, model_stream: Stream, gates: Gates, settings: ProgramSettings
 ) -> BlockSolution:
-    """``min_W 1/(2n) ||B A W - T||^2 + beta R(W)``, B what data consistency leaves of an error.
+    """``min_W 1/(2n) ||B A W - T||^2 + beta R(W)``, B a linear map of every image's output, n its pixels.
 
-    With ``T = x* - consistency(x)`` the loss is that of the block's output. B differs from image to image, so
-    no sufficient statistics exist; but those of the image loss, ``A^T A / n``, are near ``A^T B^2 A / n`` up to
-    scale, so that a few dozen passes over the data, each two solves with A^H A + lam an image, reach the
-    optimum. The certificate is measured in float64 as for any program.
+    With B what data consistency leaves of an error and ``T = x* - consistency(x)`` the loss is that of the
+    block's output. B differs from image to image, so no sufficient statistics exist; but those of the image
+    loss, ``A^T A / n``, are near ``A^T B^T B A / n`` up to scale, so that a few dozen passes over the data
+    reach the optimum. The certificate is measured in float64 as for any program.
 
     Args:
         stream: called once a pass; yields one image at a time, with its `behind`.

@@ -1,7 +1,8 @@
 """The data of a program, and its pixels as patches, one chunk of one image at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,27 +14,38 @@ from convexrecon.convex.arrangements import Gates
 PIXELS_PER_CHUNK = 4096
 
 
+class OutputMap(Protocol):
+    """A linear map of the denoiser's output that a loss sits behind; it follows the precision of its input."""
+
+    def forward(self, output: Tensor) -> Tensor:
+        """B u: (B, m, *N) -> data of any shape."""
+        ...
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """B^T r: data -> (B, m, *N)."""
+        ...
+
+
 @dataclass(frozen=True)
 class BlockBatch:
     """Part of the data of a program.
 
     Attributes:
         features: u, (B, C, *N) real.
-        target: t, (B, m, *N) real.
+        target: t, (B, m, *N) real, or what `behind` makes of such.
         rows: (B, 1, *N) bool, the pixels that count, or None for all.
-        behind: B, a self-adjoint linear map (B, m, *N) -> (B, m, *N) of the denoiser's output that the
-            loss sits behind, evaluated in the precision of what it is given; None for the identity.
+        behind: the map of the denoiser's output that the loss sits behind, or None for the identity.
     """
 
     features: Tensor
     target: Tensor
     rows: Tensor | None = None
-    behind: Callable[[Tensor], Tensor] | None = None
+    behind: OutputMap | None = None
 
     @property
     def pixels(self) -> int:
         """Number of pixels that count."""
-        return self.target[:, :1].numel() if self.rows is None else int(self.rows.sum())
+        return self.features[:, :1].numel() if self.rows is None else int(self.rows.sum())
 
 
 @dataclass(frozen=True)

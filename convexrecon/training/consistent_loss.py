@@ -1,5 +1,6 @@
 """The loss behind data consistency: its target, and its data as a stream."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,16 +29,15 @@ def write_remaining(data: BlockData, index: int) -> None:
 
     def items() -> Iterator[tuple[list[str], Tensor]]:
         for batch in data.batches(f"{data.name}: errors that consistency leaves, block {index + 1}"):
-            sense = batch.sense
             image = read_store(data.images(index), keys_of(batch)).to(data.device)
-            # x* - consistency(x) = B (x* - x) - (what the noise of y adds), all of it in double precision.
-            fine = Sense(sense.maps.to(torch.complex128), sense.mask.double())
+            # Written once, for passes of any precision: in double, so that it is the same each time.
+            sense = Sense(batch.sense.maps.to(torch.complex128), batch.sense.mask.double())
             wide = image.to(torch.complex128)
-            correction = fine.adjoint(batch.kspace.to(torch.complex128)) - fine.normal(wide)
+            correction = sense.adjoint(batch.kspace.to(torch.complex128)) - sense.normal(wide)
             if isinstance(consistency, GradientDataConsistency):
                 after = wide + float(consistency.step) * correction
             else:
-                after = wide + _remaining(consistency, correction, fine) / consistency.lam
+                after = wide + _remaining(consistency, correction, sense) / consistency.lam
             yield keys_of(batch), (batch.target - after).to(image.dtype)
 
     write_store(data.remaining(index), items())
@@ -45,35 +45,46 @@ def write_remaining(data: BlockData, index: int) -> None:
 
 def consistent_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
     """The data of block `index`'s program with a consistent loss; `write_remaining` comes first."""
-    consistency = loss_consistency(data.settings)
+    consistency, share = loss_consistency(data.settings), data.settings.convex.loss_image_share
 
     def stream() -> Iterator[BlockBatch]:
         task = f"block {index + 1}: pass over the data"
         for position, entry in enumerate(tqdm(data.slices.slices, task, leave=False, disable=not data.progress)):
-            sense = data.slices.load(position).to(data.device).sense
-            key = key_of(entry.volume, entry.slice_index)
-            target = read_store(data.remaining(index), [key]).to(data.device)
-            inside = support(sense).bool().unsqueeze(1)
-            features = data.features(cascade, [key], index)
-            yield BlockBatch(features, to_channels(target), inside, BehindConsistency(consistency, sense))
+            batch = data.slices.load(position).to(data.device)
+            keys = [key_of(entry.volume, entry.slice_index)]
+            image = read_store(data.images(index), keys).to(data.device)
+            remaining = read_store(data.remaining(index), keys).to(data.device)
+            behind = BehindConsistency(consistency, batch.sense, share)
+            target = torch.cat([to_channels(remaining), math.sqrt(share) * to_channels(batch.target - image)], 1)
+            inside = support(batch.sense).bool().unsqueeze(1)
+            yield BlockBatch(data.features(cascade, keys, index), target, inside, behind)
 
     return stream
 
 
 @dataclass(frozen=True)
 class BehindConsistency:
-    """What a data consistency leaves of an error given as real channels; in double precision where asked.
+    """``e -> (B e, sqrt(share) e)``: what data consistency leaves of an error, and a little of the error itself.
 
     Attributes:
         consistency: the step.
-        sense: the operator, in single precision.
+        sense: the operator, in single precision; the map follows the precision of its input.
+        share: weight of the error itself.
     """
 
     consistency: DataConsistency
     sense: Sense
+    share: float
 
-    def __call__(self, error: Tensor) -> Tensor:
-        """B e: (B, 2, *N) -> (B, 2, *N)."""
+    def forward(self, output: Tensor) -> Tensor:
+        """Real channels (B, 2, *N) -> (B, 4, *N)."""
+        return torch.cat([self._left_of(output), math.sqrt(self.share) * output], 1)
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """(B, 4, *N) -> (B, 2, *N)."""
+        return self._left_of(data[:, :2]) + math.sqrt(self.share) * data[:, 2:]
+
+    def _left_of(self, error: Tensor) -> Tensor:
         image = to_complex(error)
         sense = Sense(self.sense.maps.to(image.dtype), self.sense.mask.to(error.dtype))
         return to_channels(_remaining(self.consistency, image, sense))

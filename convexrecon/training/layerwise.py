@@ -119,6 +119,7 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
         kernel,
         generator(settings.seed, "gates", index),
         offset_scale=settings.convex.offset_scale,
+        whitened=settings.convex.whitened,
     ).to(data.device)
     solved = solve_block(data, cascade, index, gates)
     if data.stacks_features:

@@ -40,6 +40,29 @@ def test_offsets_have_the_scale_asked_for_and_zero_means_through_the_origin() ->
     assert not torch.equal(wide.patterns(features), wide.patterns(7 * features))
 
 
+def test_whitened_gates_respond_to_all_that_patches_do_alike() -> None:
+    rng = torch.Generator().manual_seed(4)
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(2, 2, 60, 50, generator=rng), 5, 1, 2)
+    plain = draw_gates([smooth], 300, (3, 3), torch.Generator().manual_seed(1))
+    white = draw_gates([smooth], 300, (3, 3), torch.Generator().manual_seed(1), whitened=1.0)
+    half = draw_gates([smooth], 300, (3, 3), torch.Generator().manual_seed(1), whitened=0.5)
+    patches = torch.nn.functional.unfold(smooth, 3, padding=1).movedim(1, 0).flatten(1).double()
+    covariance = patches @ patches.T / patches.shape[1]
+    # Responses of N(0, C^-1) gates: their Gram matrix C^1/2 G^T G C^1/2 is that of white noise.
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.sqrt()) @ vectors.T
+
+    def spread(filters: torch.Tensor) -> float:
+        powers = torch.linalg.eigvalsh(root @ filters.flatten(1).double().T @ filters.flatten(1).double() @ root)
+        return float(powers[-1] / powers[0])
+
+    assert spread(white.filters) < 4
+    assert spread(plain.filters) > 30
+    assert spread(half.filters) < spread(plain.filters)
+    with pytest.raises(InputError, match="whitened share from 0 to 1, found 2"):
+        draw_gates([smooth], 3, (3, 3), torch.Generator(), whitened=2.0)
+
+
 def test_few_patterns_give_few_gates_and_zero_data_are_refused() -> None:
     spike = torch.zeros(1, 1, 5, 5)
     spike[0, 0, 2, 2] = 1.0

@@ -1,6 +1,6 @@
-"""The program behind a self-adjoint map of the output: against cvxpy, adjointness, refusals."""
+"""The program behind a linear map of the output: against cvxpy, adjointness, refusals."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,26 +15,54 @@ from convexrecon.errors import InputError
 from convexrecon.solvers.reference import reference_gated
 
 
-def behind_each(data: list[BlockBatch], strength: float = 0.8) -> list[BlockBatch]:
-    """Each image behind its own Hermitian map of complex images: a random positive filter in k-space."""
+@dataclass(frozen=True)
+class Filtered:
+    """A map of complex images that couples their channels: a filter in k-space, and some of the image itself."""
+
+    filter: torch.Tensor
+    share: float
+
+    def forward(self, output: torch.Tensor) -> torch.Tensor:
+        image = to_complex(output)
+        filtered = torch.fft.fft2(self.filter.to(image.dtype) * torch.fft.fft2(image))
+        return torch.view_as_real(torch.cat([filtered, self.share * image]))
+
+    def adjoint(self, data: torch.Tensor) -> torch.Tensor:
+        first, second = torch.view_as_complex(data.contiguous()).split(1)
+        pulled = torch.fft.ifft2(self.filter.to(first.dtype).conj() * torch.fft.ifft2(first)) * first.numel() ** 2
+        return to_channels(pulled + self.share * second)
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The identity."""
+
+    def forward(self, output: torch.Tensor) -> torch.Tensor:
+        return output
+
+    def adjoint(self, data: torch.Tensor) -> torch.Tensor:
+        return data
+
+
+def behind_each(data: list[BlockBatch]) -> list[BlockBatch]:
+    """Each image behind a complex filter of its own."""
     made = []
     for index, batch in enumerate(data):
         rng = torch.Generator().manual_seed(100 + index)
-        kept = 1 - strength * torch.rand(batch.target.shape[2:], generator=rng)
-
-        def behind(error: torch.Tensor, kept: torch.Tensor = kept) -> torch.Tensor:
-            return to_channels(torch.fft.ifft2(kept.to(error.dtype) * torch.fft.fft2(to_complex(error))))
-
-        made.append(replace(batch, target=behind(batch.target), behind=behind))
+        size = batch.target.shape[2:]
+        phase = torch.randn(size, generator=rng)
+        behind = Filtered((1 - 0.8 * torch.rand(size, generator=rng)) * torch.exp(1j * phase) / size.numel(), 0.1)
+        made.append(replace(batch, target=behind.forward(batch.target), behind=behind))
     return made
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_objective_is_that_of_cvxpy(seed: int) -> None:
-    data = behind_each(smooth_batches(1, (9, 12), seed))
+    plain = smooth_batches(1, (9, 12), seed)
+    data = behind_each(plain)
     gates = gates_for(data, 3)
     settings = ProgramSettings(beta_ratio=0.02, tolerance=1e-8)
-    solved = solve_consistent_program(lambda: data, lambda: data, gates, settings)
+    solved = solve_consistent_program(lambda: data, lambda: plain, gates, settings)
     assert solved.solution.converged
     part = consistent_part(data[0], gates, True, torch.float64)
     identity = torch.eye(3 * 19 * 2, dtype=torch.float64).view(-1, 3, 19, 2)
@@ -48,10 +76,11 @@ def test_the_objective_is_that_of_cvxpy(seed: int) -> None:
 
 @pytest.mark.parametrize("penalty", ["group_lasso", "nuclear"])
 def test_an_independent_pass_confirms_the_certificate(penalty: str) -> None:
-    data = behind_each(smooth_batches(3))
+    plain = smooth_batches(3)
+    data = behind_each(plain)
     gates = gates_for(data)
     settings = ProgramSettings(penalty=penalty, beta_ratio=1e-3)
-    solved = solve_consistent_program(lambda: data, lambda: data, gates, settings)
+    solved = solve_consistent_program(lambda: data, lambda: plain, gates, settings)
     assert solved.solution.converged
     assert solved.solution.iterations < 60
     measured = certify_program(lambda: data, gates, solved.solution.weights, solved.solution.beta, settings)
@@ -64,19 +93,20 @@ def test_behind_the_identity_it_is_the_image_program() -> None:
     data = smooth_batches(2)
     gates = gates_for(data)
     settings = ProgramSettings(beta_ratio=1e-3, tolerance=1e-8)
-    inside = [replace(b, target=b.target * b.rows, behind=lambda error: error) for b in data if b.rows is not None]
+    inside = [replace(b, target=b.target * b.rows, behind=Unchanged()) for b in data if b.rows is not None]
     plain = solve_program(lambda: data, gates, settings).solution.certificate
     behind = solve_consistent_program(lambda: inside, lambda: data, gates, settings).solution.certificate
     assert behind.objective == pytest.approx(plain.objective, rel=1e-7)
 
 
 def test_the_model_needs_only_some_of_the_pixels() -> None:
-    data = behind_each(smooth_batches(2, (40, 37)))
+    plain = smooth_batches(2, (40, 37))
+    data = behind_each(plain)
     gates = gates_for(data)
     rng = torch.Generator().manual_seed(1)
-    some = [replace(b, rows=torch.rand(b.target[:, :1].shape, generator=rng) < 0.3, behind=None) for b in data]
+    some = [replace(b, rows=torch.rand(b.target[:, :1].shape, generator=rng) < 0.3) for b in plain]
     settings = ProgramSettings(beta_ratio=1e-2, tolerance=1e-7)
-    all_pixels = solve_consistent_program(lambda: data, lambda: data, gates, settings).solution
+    all_pixels = solve_consistent_program(lambda: data, lambda: plain, gates, settings).solution
     some_pixels = solve_consistent_program(lambda: data, lambda: some, gates, settings).solution
     assert some_pixels.certificate.objective == pytest.approx(all_pixels.certificate.objective, rel=1e-6)
 
@@ -93,15 +123,16 @@ def test_the_map_has_its_exact_adjoint() -> None:
 
 
 def test_what_cannot_be_solved_is_refused() -> None:
-    data = behind_each(smooth_batches(1))
+    plain = smooth_batches(1)
+    data = behind_each(plain)
     gates = gates_for(data)
     with pytest.raises(InputError, match=r"needs 0\.0 GB for 5 gates of 19 features; expected at most"):
-        solve_consistent_program(lambda: data, lambda: data, gates, ProgramSettings(memory_gb=1e-9))
+        solve_consistent_program(lambda: data, lambda: plain, gates, ProgramSettings(memory_gb=1e-9))
     zero = [replace(data[0], target=torch.zeros_like(data[0].target))]
     with pytest.raises(InputError, match="target is zero everywhere"):
-        solve_consistent_program(lambda: zero, lambda: data, gates, ProgramSettings())
+        solve_consistent_program(lambda: zero, lambda: plain, gates, ProgramSettings())
     broken = [replace(data[0], target=data[0].target / 0)]
     with pytest.raises(InputError, match="NaN or Inf in the data"):
-        solve_consistent_program(lambda: broken, lambda: data, gates, ProgramSettings())
+        solve_consistent_program(lambda: broken, lambda: plain, gates, ProgramSettings())
     with pytest.raises(InputError, match="expected one image and the map behind it"):
-        solve_consistent_program(lambda: smooth_batches(1), lambda: data, gates, ProgramSettings())
+        solve_consistent_program(lambda: plain, lambda: plain, gates, ProgramSettings())

@@ -134,7 +134,7 @@ def test_features_are_stacked_with_the_skip_from_the_input(
     assert all(row["relative_gap"] < 1e-4 for row in certified)
 
 
-CONSISTENT = ConvexSettings(loss="consistent", loss_lam=0.1, lam=0.1, pixel_fraction=0.6)
+CONSISTENT = ConvexSettings(loss="consistent", loss_lam=0.1, lam=0.1, loss_image_share=0.0, pixel_fraction=0.6)
 
 
 @pytest.mark.parametrize("consistency", ["proximal", "gradient"])
