@@ -118,6 +118,6 @@ def _settings(size: DemoSize, seed: int) -> RunSettings:
         seed=seed,
         mask=MaskSettings(kind="poisson", acceleration=4.0, calibration=16),
         model=ModelSettings(blocks=size.blocks, kernel=5, units=size.units),
-        convex=ConvexSettings(program=ProgramSettings(penalty="group_lasso", beta_ratio=1e-4)),
+        convex=ConvexSettings(program=ProgramSettings(penalty="group_lasso", beta_ratio=1e-4), whitened=0.5),
         end_to_end=EndToEndSettings(epochs=size.epochs, learning_rate=3e-3),
     )
