@@ -223,6 +223,7 @@ def _read_attributes(file: h5py.File) -> dict[str, Attribute]:
 
 
 def refuse_non_finite(samples: NDArray[Any], where: str) -> None:
+    """Raise InputError with the number of NaN and Inf values, if there are any, and where they are."""
     bad = int(np.size(samples) - np.count_nonzero(np.isfinite(samples)))
     if bad:
         raise InputError(f"{where} holds {bad} values that are NaN or Inf; expected finite numbers")

@@ -132,6 +132,7 @@ def check_arguments(
     volumes: int | None, slices: int, size: tuple[int, int] | None, coils: int, anatomy: str, noise: float,
     readout_oversampling: int,
 ) -> None:  # fmt: skip
+    """Raise InputError for the first argument of a simulation that is out of range."""
     at_least_one = {"slices": slices, "coils": coils, "readout_oversampling": readout_oversampling}
     for name, value in (at_least_one | ({} if volumes is None else {"volumes": volumes})).items():
         if value < 1:

@@ -102,6 +102,7 @@ def tube(y: Array, x: Array, points: list[tuple[float, float, float]]) -> Array:
 
 
 def length(a: Array, b: Array) -> Array:
+    """Length of the vectors (a, b)."""
     return np.asarray(np.sqrt(a * a + b * b))  # several times as fast as np.hypot
 
 

@@ -130,3 +130,13 @@ def test_bad_settings_and_a_target_of_zeros_are_refused() -> None:
     nothing = BlockBatch(data[0].features, torch.zeros_like(data[0].target))
     with pytest.raises(InputError, match="nothing to learn"):
         solve_program(lambda: [nothing], gates_for(data), ProgramSettings())
+
+
+def test_the_number_of_threads_does_not_change_the_objective() -> None:
+    data = smooth_batches(2, (48, 40))
+    gates = gates_for(data, 8, 5)
+    objectives = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        objectives.append(solve_program(lambda: data, gates, ProgramSettings()).solution.certificate.objective)
+    assert objectives[1:] == pytest.approx(objectives[:1] * 2, rel=1e-5)

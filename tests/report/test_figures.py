@@ -62,10 +62,12 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gap", [0.0, 1e-300, 0.3])
 def test_any_gap_can_be_drawn(gap: float, tmp_path: Path) -> None:
     certificates(_blocks(1, relative_gap=gap, objective=0.0, active_gates=0, lam=0.0)).savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_no_blocks_draw_an_empty_figure(tmp_path: Path) -> None:
     certificates([]).savefig(tmp_path / "none.png")
+    assert (tmp_path / "none.png").stat().st_size > 100
 
 
 def test_the_training_curve_shows_what_was_validated() -> None:
