@@ -77,8 +77,7 @@ class ConvexSettings:
             chosen afterwards; a smaller one asks less of the denoiser where there are data, and makes the
             program harder.
         loss_image_share: weight of the image loss in a consistent one. A consistent loss alone says nothing of
-            what consistency will overwrite; a little of the image loss there generalizes better, and is
-            easier to solve.
+            what consistency will overwrite; a little of the image loss settles that, and halves the passes.
         offset_scale: standard deviation of the gates' offsets in units of the response's; 0 for gates
             through the origin.
         whitened: share of the gates that are drawn to respond to edges and texture instead of brightness.
