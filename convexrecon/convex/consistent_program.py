@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ def solve_consistent_program(
             features than `settings.memory_gb` holds.
     """
     started = time.perf_counter()
-    statistics = accumulate(_checked(model_stream, gates, settings), gates, constant=settings.constant)
+    statistics = accumulate(_fitting(model_stream, gates, settings), gates, constant=settings.constant)
     model = statistics.quadratic()
     accumulated = time.perf_counter()
     quadratic = StreamedQuadratic(_parts(stream, gates, settings.constant))
@@ -91,8 +90,8 @@ def solve_consistent_program(
     )
 
 
-def _checked(stream: Stream, gates: Gates, settings: ProgramSettings) -> Iterator[BlockBatch]:
-    """The stream's batches without their `behind`, once it is known that A^T A fits in memory."""
+def _fitting(stream: Stream, gates: Gates, settings: ProgramSettings) -> Iterator[BlockBatch]:
+    """The stream's batches, once it is known that A^T A fits in memory."""
     for index, batch in enumerate(stream()):
         if index == 0:
             features = feature_count(batch.features.shape[1], gates.kernel, settings.constant)
@@ -102,7 +101,7 @@ def _checked(stream: Stream, gates: Gates, settings: ProgramSettings) -> Iterato
                     f"program: a loss behind data consistency needs {needed:.1f} GB for {len(gates)} gates of "
                     f"{features} features; expected at most memory_gb = {settings.memory_gb}"
                 )
-        yield replace(batch, behind=None)
+        yield batch
 
 
 def _parts(stream: Stream, gates: Gates, constant: bool) -> Callable[[], Iterator[Part]]:

@@ -18,7 +18,7 @@ from convexrecon.errors import InputError
 from convexrecon.seeding import generator
 from convexrecon.solvers.certificates import Certificate
 from convexrecon.training.block_data import BlockData
-from convexrecon.training.consistent_loss import consistent_stream, write_remaining
+from convexrecon.training.consistent_loss import consistent_data
 from convexrecon.training.image_store import key_of, read_store
 
 
@@ -54,11 +54,8 @@ def solve_block(data: BlockData, cascade: Cascade, index: int, gates: Gates) -> 
     stream = block_stream(data, cascade, index)
     if convex.loss == "image":
         return solve_program(stream, gates, convex.program)
-    write_remaining(data, index)
-    try:
-        return solve_consistent_program(consistent_stream(data, cascade, index), stream, gates, convex.program)
-    finally:
-        data.remaining(index).unlink()
+    with consistent_data(data, cascade, index) as consistent:
+        return solve_consistent_program(consistent, stream, gates, convex.program)
 
 
 def block_weights(cascade: Cascade, index: int) -> tuple[Gates, Tensor]:
@@ -89,5 +86,5 @@ def certify_block(data: BlockData, cascade: Cascade, index: int, beta: float) ->
     program = data.settings.convex.program
     if data.settings.convex.loss == "image":
         return certify_program(block_stream(data, cascade, index), gates, weights, beta, program)
-    write_remaining(data, index)
-    return certify_program(consistent_stream(data, cascade, index), gates, weights, beta, program)
+    with consistent_data(data, cascade, index) as consistent:
+        return certify_program(consistent, gates, weights, beta, program)

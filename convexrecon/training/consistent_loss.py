@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +23,22 @@ from convexrecon.training.block_data import BlockData
 from convexrecon.training.config import RunSettings
 from convexrecon.training.image_store import key_of, keys_of, read_store, write_store
 
+# Tolerance and most steps of the conjugate gradients, in single and in double precision.
+COARSE = (1e-5, 100)
+FINE = (1e-9, 400)
 
-def write_remaining(data: BlockData, index: int) -> None:
+
+@contextmanager
+def consistent_data(data: BlockData, cascade: Cascade, index: int) -> Iterator[Stream]:
+    """The data of block `index`'s program with a consistent loss; its target is on disk meanwhile."""
+    _write_remaining(data, index)
+    try:
+        yield _consistent_stream(data, cascade, index)
+    finally:
+        data.remaining(index).unlink()
+
+
+def _write_remaining(data: BlockData, index: int) -> None:
     """Write the target of block `index`'s consistent loss: ``x* - consistency(x)``, x the image before it."""
     consistency = loss_consistency(data.settings)
 
@@ -33,18 +48,15 @@ def write_remaining(data: BlockData, index: int) -> None:
             # Written once, for passes of any precision: in double, so that it is the same each time.
             sense = Sense(batch.sense.maps.to(torch.complex128), batch.sense.mask.double())
             wide = image.to(torch.complex128)
-            correction = sense.adjoint(batch.kspace.to(torch.complex128)) - sense.normal(wide)
-            if isinstance(consistency, GradientDataConsistency):
-                after = wide + float(consistency.step) * correction
-            else:
-                after = wide + _remaining(consistency, correction, sense) / consistency.lam
+            with torch.no_grad():
+                after = consistency(wide, sense, sense.adjoint(batch.kspace.to(torch.complex128)))
             yield keys_of(batch), (batch.target - after).to(image.dtype)
 
     write_store(data.remaining(index), items())
 
 
-def consistent_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
-    """The data of block `index`'s program with a consistent loss; `write_remaining` comes first."""
+def _consistent_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
+    """A pass over the slices at each call, with the target that `_write_remaining` wrote."""
     consistency, share = loss_consistency(data.settings), data.settings.convex.loss_image_share
 
     def stream() -> Iterator[BlockBatch]:
@@ -87,16 +99,13 @@ class BehindConsistency:
     def _left_of(self, error: Tensor) -> Tensor:
         image = to_complex(error)
         sense = Sense(self.sense.maps.to(image.dtype), self.sense.mask.to(error.dtype))
-        return to_channels(_remaining(self.consistency, image, sense))
-
-
-def _remaining(consistency: DataConsistency, image: Tensor, sense: Sense) -> Tensor:
-    tolerance, most = (1e-5, 100) if image.dtype == torch.complex64 else (1e-9, 400)
-    return remaining_error(consistency, image, sense, tolerance=tolerance, max_iterations=most)
+        tolerance, most = COARSE if image.dtype == torch.complex64 else FINE
+        left = remaining_error(self.consistency, image, sense, tolerance=tolerance, max_iterations=most)
+        return to_channels(left)
 
 
 def loss_consistency(settings: RunSettings) -> ProximalDataConsistency | GradientDataConsistency:
-    """The data consistency that a consistent loss sits behind."""
+    """The data consistency that a consistent loss sits behind, as exact as the certificate needs it."""
     if settings.model.consistency == "gradient":
         return GradientDataConsistency()
-    return ProximalDataConsistency(settings.convex.loss_lam)
+    return ProximalDataConsistency(settings.convex.loss_lam, tolerance=FINE[0], iterations=FINE[1])
