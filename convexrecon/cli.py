@@ -10,6 +10,7 @@ import torch
 import typer
 
 from convexrecon.errors import InputError
+from convexrecon.interruption import deliver_swallowed_interrupts
 
 app = typer.Typer(
     help="MRI reconstruction networks trained one convex problem at a time, each to a certified optimum.",
@@ -207,6 +208,7 @@ def demo(
 
 def main() -> None:
     """Entry point: errors a person can mend are printed as one line, without a traceback."""
+    deliver_swallowed_interrupts()
     try:
         app(standalone_mode=False)
     except typer.Exit as stop:
