@@ -7,6 +7,7 @@ PROGRAM = """
 import signal, time, weakref
 from convexrecon.interruption import deliver_swallowed_interrupts
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a process started in the background
 deliver_swallowed_interrupts()
 
 
