@@ -1,9 +1,9 @@
 """One streaming pass over the data: H = A^T A / n, c = A^T T / n, tau = ||T||^2 / n of a gated program.
 
-H is symmetric in the gates (i, j) and, within each block ``H_ij = X^T D_i D_j X``, in the features
-(a, b). Collecting the gate products D_i D_j, i <= j, as rows of one matrix of zeros and ones, and the
-patch products x_a x_b, a <= b, as rows of another, their matrix product is every entry of H once: a
-quarter of the arithmetic of A^T A, in one large product a chunk.
+H has a block ``H_ij = X^T D_i D_j X`` for every pair of gates. Pixels are collected a few hundred thousand at a
+time; the gates are covered by small sets that hold every pair (`pair_cover`), and the blocks of a set come from
+the moments of the classes into which it cuts the pixels (`pattern_sums`): a tenth of the arithmetic of a symmetric
+product for 64 gates.
 """
 
 from collections.abc import Iterable
@@ -14,22 +14,30 @@ from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.gated_convolution import feature_count
-from convexrecon.convex.patches import PIXELS_PER_CHUNK, BlockBatch, PatchMap, pixel_chunks
+from convexrecon.convex.pair_cover import pair_cover
+from convexrecon.convex.patches import BlockBatch, PatchMap, pixel_chunks
+from convexrecon.convex.pattern_sums import Workspace, pair_moments, pattern_bits
 from convexrecon.errors import InputError
 from convexrecon.solvers.quadratics import DenseQuadratic
+
+# Pixels collected before their moments are taken: more make larger sets of gates worth while.
+PIXELS_COLLECTED = 2**18
+# Most numbers that hold the patches of the pixels collected.
+PATCH_ENTRIES = 2**25
 
 
 @dataclass
 class SufficientStatistics:
-    """Sums over pixels that determine the program, in packed symmetric form and float64.
+    """Sums over pixels that determine the program, in float64.
 
     Attributes:
         gates: the arrangement, P gates.
         channels: C.
         outputs: m.
         constant: whether the filters have a constant term.
-        precision: dtype of the products within a chunk; sums over chunks are float64 always.
-        gram: (P (P + 1) / 2, d (d + 1) / 2), every entry of A^T A once.
+        precision: dtype of the products of the pixels collected; their sums are float64 always.
+        collected: pixels whose products are summed in `precision`; None for as many as is fast.
+        gram: A^T A, (P, d, P, d).
         cross: A^T T, (P, d, m).
         energy: ||T||^2.
         pixels: n.
@@ -40,20 +48,25 @@ class SufficientStatistics:
     outputs: int = 2
     constant: bool = True
     precision: torch.dtype = torch.float32
-    chunk: int = PIXELS_PER_CHUNK
+    collected: int | None = None
     gram: Tensor = field(init=False, repr=False)
     cross: Tensor = field(init=False, repr=False)
     energy: float = field(init=False, default=0.0)
     pixels: int = field(init=False, default=0)
+    _waiting: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         gates, features = len(self.gates), self.features
         device = self.gates.filters.device
-        pairs = (gates * (gates + 1) // 2, features * (features + 1) // 2)
-        self.gram = torch.zeros(pairs, dtype=torch.float64, device=device)
+        self.gram = torch.zeros(gates, features, gates, features, dtype=torch.float64, device=device)
         self.cross = torch.zeros(gates, features, self.outputs, dtype=torch.float64, device=device)
-        self._gate_products = torch.empty(pairs[0], self.chunk, dtype=self.precision, device=device)
-        self._patch_products = torch.empty(pairs[1], self.chunk, dtype=self.precision, device=device)
+        most = max(2**10, PATCH_ENTRIES // features)
+        room = min(PIXELS_COLLECTED, most) if self.collected is None else self.collected
+        # A width that is a multiple of four makes the small products a fifth faster.
+        # The row of zeros at the end fills up the segments.
+        self._rows = torch.zeros(room + 1, -(-features // 4) * 4, dtype=self.precision, device=device)
+        self._workspace = Workspace.like(self._rows, pattern_bits(room, self._rows.shape[1]))
+        self._open = torch.zeros(gates, room, dtype=torch.bool, device=device)
 
     @property
     def features(self) -> int:
@@ -61,45 +74,93 @@ class SufficientStatistics:
         return feature_count(self.channels, self.gates.kernel, self.constant)
 
     def add(self, batch: BlockBatch) -> None:
-        """Add a batch, a chunk of pixels at a time."""
-        for pixels in pixel_chunks(batch, self.gates, self.constant, self.precision, self.chunk):
-            self._add_pixels(pixels)
+        """Add a batch; the result does not depend on how the pixels come in batches."""
+        for pixels in pixel_chunks(batch, self.gates, self.constant, self.precision):
+            self.cross += pixels.adjoint(pixels.target)
+            self.energy += float(pixels.target.double().square().sum())
+            self.pixels += pixels.patches.shape[1]
+            self._collect(pixels)
 
-    def _add_pixels(self, pixels: PatchMap) -> None:
-        patches, open_, target = pixels.patches, pixels.open, pixels.target
-        count = patches.shape[1]
-        gate_products = _pairwise_products(open_, self._gate_products[:, :count])
-        patch_products = _pairwise_products(patches, self._patch_products[:, :count])
-        self.gram += gate_products @ patch_products.T
-        self.cross += pixels.adjoint(target)
-        self.energy += float(target.double().square().sum())
-        self.pixels += count
+    def _collect(self, pixels: PatchMap) -> None:
+        count, room = pixels.patches.shape[1], self._open.shape[1]
+        start = 0
+        while start < count:
+            take = min(count - start, room - self._waiting)
+            place = slice(self._waiting, self._waiting + take)
+            self._rows[place, : self.features] = pixels.patches[:, start : start + take].T
+            self._open[:, place] = pixels.open[:, start : start + take] > 0
+            self._waiting += take
+            start += take
+            if self._waiting == room:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Add the moments of the pixels collected to the blocks of H."""
+        features, waiting = self.features, self._waiting
+        if waiting < self._open.shape[1]:
+            self._rows[waiting] = 0
+        rows = self._rows[: waiting + 1]
+        done = torch.zeros(len(self.gates), len(self.gates), dtype=torch.bool)
+        for chosen in pair_cover(len(self.gates), pattern_bits(waiting, rows.shape[1])):
+            moments = pair_moments(rows, self._open[list(chosen), :waiting], self._workspace)
+            moments = moments[..., :features, :features]
+            for a, first in enumerate(chosen):
+                for b, second in enumerate(chosen[a:], a):
+                    if done[first, second]:
+                        continue
+                    done[first, second] = True
+                    self.gram[first, :, second] += moments[a, b]
+                    if first != second:
+                        self.gram[second, :, first] += moments[a, b]
+        self._waiting = 0
 
     def merge(self, other: "SufficientStatistics") -> None:
-        """Add the sums of another part of the data, e.g. of another process."""
+        """Add the sums of another part of the data."""
+        for part in (self, other):
+            if part._waiting:
+                part._flush()
         self.gram += other.gram
         self.cross += other.cross
         self.energy += other.energy
         self.pixels += other.pixels
 
+    def reduce_over_ranks(self) -> None:
+        """Replace the sums by those over all processes of `torch.distributed`; nothing to do in a single one.
+
+        Every process of the default group must call it. One all-reduce of H, one of the rest.
+        """
+        if self._waiting:
+            self._flush()
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        scalars = self.cross.new_tensor([self.energy, float(self.pixels)])
+        small = torch.cat([self.cross.flatten(), scalars])
+        torch.distributed.all_reduce(self.gram)
+        torch.distributed.all_reduce(small)
+        self.cross = small[:-2].view_as(self.cross)
+        self.energy, self.pixels = float(small[-2]), int(small[-1])
+
+    def check_finite(self) -> None:
+        """Refuse NaN and Inf: products with a closed gate keep them, so that they all show in A^T T."""
+        if not torch.isfinite(self.cross).all():
+            raise InputError("statistics: NaN or Inf in the data or overflow of their products")
+
     def quadratic(self) -> DenseQuadratic:
         """H, c and tau as the solvers take them.
 
         Raises:
-            InputError: no pixel was added.
+            InputError: no pixel was added, or NaN or Inf came with the pixels.
         """
+        self.check_finite()
+        if self._waiting:
+            self._flush()
         if self.pixels == 0:
             raise InputError("statistics: no pixel in the data")
-        gates, features = len(self.gates), self.features
-        gate_pair = _pair_index(gates).to(self.gram.device)
-        feature_pair = _pair_index(features).to(self.gram.device)
-        matrix = torch.empty(gates, features, gates, features, dtype=torch.float64, device=self.gram.device)
-        for gate in range(gates):
-            matrix[gate] = self.gram[gate_pair[gate]][:, feature_pair].permute(1, 0, 2)
-        side = gates * features
-        return DenseQuadratic(
-            matrix.view(side, side).div_(self.pixels), self.cross / self.pixels, self.energy / self.pixels
-        )
+        side = len(self.gates) * self.features
+        matrix = self.gram.view(side, side) / self.pixels
+        if not torch.isfinite(matrix.sum()):
+            raise InputError("statistics: overflow of the products")
+        return DenseQuadratic(matrix, self.cross / self.pixels, self.energy / self.pixels)
 
 
 def accumulate(
@@ -108,7 +169,7 @@ def accumulate(
     *,
     constant: bool = True,
     precision: torch.dtype = torch.float32,
-    chunk: int = PIXELS_PER_CHUNK,
+    collected: int | None = None,
 ) -> SufficientStatistics:
     """Sufficient statistics of all batches, in one pass.
 
@@ -119,34 +180,15 @@ def accumulate(
     for batch in batches:
         if statistics is None:
             channels, outputs = batch.features.shape[1], batch.target.shape[1]
-            statistics = SufficientStatistics(gates, channels, outputs, constant, precision, chunk)
+            statistics = SufficientStatistics(gates, channels, outputs, constant, precision, collected)
         statistics.add(batch)
     if statistics is None:
         raise InputError("statistics: no data")
-    if not (torch.isfinite(statistics.cross).all() and torch.isfinite(statistics.gram).all()):
-        raise InputError("statistics: NaN or Inf in the data or overflow of their products")
+    statistics.check_finite()
     return statistics
 
 
 def gram_bytes(gates: int, features: int) -> int:
-    """Bytes the solver needs for this many gates and features: H, a factor of it, the packed sums."""
+    """Bytes the solver needs for this many gates and features: H and a factor of it."""
     side = gates * features
-    return 8 * (2 * side * side + side * side // 4)
-
-
-def _pairwise_products(rows: Tensor, out: Tensor) -> Tensor:
-    """Products of rows a <= b of (r, n), in the order (0,0) (0,1) .. (1,1) (1,2) ..: (r (r + 1) / 2, n)."""
-    start = 0
-    for index in range(rows.shape[0]):
-        stop = start + rows.shape[0] - index
-        torch.mul(rows[index:], rows[index], out=out[start:stop])
-        start = stop
-    return out
-
-
-def _pair_index(size: int) -> Tensor:
-    """(size, size) position of the pair (a, b) or (b, a) in the order of `_pairwise_products`."""
-    index = torch.zeros(size, size, dtype=torch.int64)
-    upper = torch.triu_indices(size, size)
-    index[upper[0], upper[1]] = torch.arange(upper.shape[1])
-    return torch.triu(index) + torch.triu(index, 1).T
+    return 8 * 2 * side * side

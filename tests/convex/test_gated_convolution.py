@@ -1,10 +1,13 @@
 """The gated convolution against an explicit patch matrix, its adjoint, and its sufficient statistics."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.spawn import spawn
 
 from convexrecon.convex.arrangements import Gates, draw_gates
 from convexrecon.convex.gated_convolution import GatedConvolution, feature_count
@@ -93,7 +96,7 @@ def test_statistics_are_the_products_of_the_map_whatever_the_chunk(
     rows = torch.rand(2, 1, 7, 9, generator=rng) < 0.7 if masked else None
     gates = random_gates(count, 2, (3, 5), seed)
     batch = BlockBatch(features, target, rows)
-    dense = accumulate([batch], gates, constant=constant, precision=torch.float64, chunk=chunk).quadratic()
+    dense = accumulate([batch], gates, constant=constant, precision=torch.float64, collected=chunk).quadratic()
     kept = target if rows is None else target * rows
     layer = GatedConvolution(gates, features, constant, rows)
     streamed = StreamedQuadratic(lambda: [Part(layer, kept, batch.pixels)])
@@ -135,3 +138,29 @@ def test_no_data_and_not_a_number_are_refused() -> None:
     empty = SufficientStatistics(gates, 2)
     with pytest.raises(InputError, match="no pixel"):
         empty.quadratic()
+
+
+def _sums_of_a_share(rank: int, ranks: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
+    statistics = accumulate(_shares()[rank::ranks], random_gates(5, 2, (3, 3), 1))
+    statistics.reduce_over_ranks()
+    quadratic = statistics.quadratic()
+    torch.save([quadratic.matrix, quadratic.linear, torch.tensor(quadratic.tau)], f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def _shares() -> list[BlockBatch]:
+    rng = torch.Generator().manual_seed(8)
+    return [BlockBatch(*torch.randn(2, 1, 2, 12, 10, generator=rng)) for _ in range(3)]
+
+
+def test_statistics_summed_over_ranks_are_those_of_one_process(tmp_path: Path) -> None:
+    spawn(_sums_of_a_share, (2, str(tmp_path)), nprocs=2)
+    whole = accumulate(_shares(), random_gates(5, 2, (3, 3), 1))
+    whole.reduce_over_ranks()  # nothing to do without other ranks
+    quadratic = whole.quadratic()
+    for rank in range(2):
+        matrix, linear, tau = torch.load(tmp_path / str(rank))
+        torch.testing.assert_close(matrix, quadratic.matrix)
+        torch.testing.assert_close(linear, quadratic.linear)
+        assert float(tau) == pytest.approx(quadratic.tau)
