@@ -1,16 +1,20 @@
 """Solutions for a decreasing sequence of beta, each started from the one before."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from .admm import admm
-from .certificates import beta_max, certify
-from .penalties import Penalty
+from .certificates import beta_max, certify, check_beta
+from .least_squares import least_squares
+from .penalties import GroupLasso, Penalty
 from .proximal_gradient import proximal_gradient
 from .quadratics import DenseQuadratic, Quadratic
 from .solution import Solution
+from .variational_newton import variational_newton
 
 
 def geometric_betas(largest: float, ratio: float, count: int) -> list[float]:
@@ -25,24 +29,56 @@ def geometric_betas(largest: float, ratio: float, count: int) -> list[float]:
 
 
 def solve(
-    quadratic: Quadratic, penalty: Penalty, beta: float, *, tolerance: float = 1e-5, **options: object
+    quadratic: Quadratic,
+    penalty: Penalty,
+    beta: float,
+    *,
+    tolerance: float = 1e-5,
+    initial: Tensor | None = None,
+    max_iterations: int | None = None,
 ) -> Solution:
-    """The fastest algorithm for this quadratic: ADMM where H is a matrix, else proximal gradient.
+    """The fastest algorithm for this quadratic and penalty.
+
+    Where H is a matrix: Newton's method in the variational weights for the group lasso, ADMM for other
+    penalties. Where it is only known by products: accelerated proximal gradient.
 
     Args:
         quadratic: f.
         penalty: R.
-        beta: its weight; at or above `beta_max` the answer is zero at once.
+        beta: its weight; at or above `beta_max` the answer is zero at once, at 0 that of least norm.
         tolerance: relative duality gap to stop at.
-        options: passed to the algorithm (`initial`, `max_iterations`, `check_every`).
+        initial: (G, d, m), a solution for a beta nearby.
+        max_iterations: of the algorithm; None for its own default.
+
+    Raises:
+        ValueError: beta < 0 or not finite, NaN or Inf in H or c, `initial` of another shape.
     """
+    check_beta(beta)
+    _check(quadratic, initial)
     if beta >= beta_max(quadratic, penalty):
         zero = torch.zeros_like(quadratic.linear)
         certificate = certify(quadratic, penalty, beta, zero, zero)
         return Solution(zero, beta, certificate, 0, certificate.relative_gap <= tolerance)
-    if isinstance(quadratic, DenseQuadratic) and beta > 0:
-        return admm(quadratic, penalty, beta, tolerance=tolerance, **options)  # type: ignore[arg-type]
-    return proximal_gradient(quadratic, penalty, beta, tolerance=tolerance, **options)  # type: ignore[arg-type]
+    limit = {} if max_iterations is None else {"max_iterations": max_iterations}
+    if isinstance(quadratic, DenseQuadratic):
+        if beta == 0:
+            return least_squares(quadratic)
+        if isinstance(penalty, GroupLasso):
+            start = None if initial is None else initial.flatten(1).norm(dim=1) / beta
+            return variational_newton(quadratic, beta, start=start, tolerance=tolerance, **limit)
+        return admm(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
+    return proximal_gradient(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
+
+
+def _check(quadratic: Quadratic, initial: Tensor | None) -> None:
+    finite = bool(torch.isfinite(quadratic.linear).all())
+    if isinstance(quadratic, DenseQuadratic):
+        # A sum is finite only if all its terms are.
+        finite = finite and bool(torch.isfinite(quadratic.matrix.sum()))
+    if not finite:
+        raise ValueError("quadratic: NaN or Inf in H or c")
+    if initial is not None and initial.shape != quadratic.linear.shape:
+        raise ValueError(f"initial: expected {tuple(quadratic.linear.shape)}, found {tuple(initial.shape)}")
 
 
 def solve_path(
@@ -52,20 +88,39 @@ def solve_path(
     *,
     tolerance: float = 1e-5,
 ) -> Iterator[Solution]:
-    """Yield the solution at each beta, warm-started; the data are not touched again.
+    """Yield the solution at each beta, started where the ones before point to; the data are not touched again.
 
     Args:
         quadratic: f; accumulated once, it serves every beta.
         penalty: R.
         betas: decreasing; 20 values from beta_max to beta_max / 1000 if None.
         tolerance: relative duality gap to stop at, for each.
+
+    Raises:
+        ValueError: betas that do not decrease, or as `solve`.
     """
     if betas is None:
         betas = geometric_betas(beta_max(quadratic, penalty), 1e-3, 20)
     if any(later >= earlier for earlier, later in pairwise(betas)):
         raise ValueError("betas: expected a decreasing sequence")
-    previous: Solution | None = None
+    found: list[Solution] = []
     for beta in betas:
-        warm = previous.weights if previous is not None and previous.active_groups else None
-        previous = solve(quadratic, penalty, beta, tolerance=tolerance, initial=warm)
-        yield previous
+        found = [*found[-1:], solve(quadratic, penalty, beta, tolerance=tolerance, initial=_ahead(found, beta))]
+        yield found[-1]
+
+
+def _ahead(found: Sequence[Solution], beta: float) -> Tensor | None:
+    """Weights at `beta` as the last one or two solutions of a path foretell them.
+
+    ``||W_g|| / beta`` changes nearly as a power of beta; its exponent is that between the last two solutions.
+    """
+    if not found or not found[-1].active_groups or beta == 0:
+        return None
+    last = found[-1]
+    ahead = last.weights * (beta / last.beta)
+    if len(found) == 1 or not found[0].active_groups:
+        return ahead
+    norms = [solution.weights.flatten(1).norm(dim=1) / solution.beta for solution in found[-2:]]
+    exponent = math.log(beta / last.beta) / math.log(last.beta / found[-2].beta)
+    growth = torch.where((norms[0] > 0) & (norms[1] > 0), norms[1] / norms[0].clamp_min(1e-300), 1.0)
+    return ahead * growth.clamp(0.2, 5).pow(exponent).view(-1, 1, 1)
