@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .linear_maps import LinearMap
 
+SINGLE_ROUNDING = 2e-8
+
 
 class Quadratic(Protocol):
     """What the algorithms know of the data.
@@ -43,6 +45,14 @@ class InvertibleQuadratic(Quadratic, Protocol):
 
     def shifted_inverse(self, shift: float) -> Callable[[Tensor], Tensor]:
         """``R -> (H + shift I)^-1 R``."""
+        ...
+
+
+class ScalableQuadratic(InvertibleQuadratic, Protocol):
+    """An invertible quadratic of which a multiple can be made: a model whose scale is to be found."""
+
+    def scaled(self, factor: float) -> "ScalableQuadratic":
+        """With ``factor H`` for H."""
         ...
 
 
@@ -83,6 +93,19 @@ class DenseQuadratic:
         shifted.diagonal().add_(shift)
         factor = torch.linalg.cholesky(shifted)
         return lambda rhs: torch.cholesky_solve(rhs.flatten(0, 1), factor).view_as(rhs)
+
+    def scaled(self, factor: float) -> "DenseQuadratic":
+        """With ``factor H`` for H."""
+        return DenseQuadratic(factor * self.matrix, self.linear, self.tau)
+
+    def steadied(self) -> "DenseQuadratic":
+        """With a multiple of the identity added that makes up for single-precision products in H.
+
+        Their rounding leaves eigenvalues down to some 1e-8 of the largest below zero.
+        """
+        matrix = self.matrix.clone()
+        matrix.diagonal().add_(SINGLE_ROUNDING * float(matrix.norm()))
+        return DenseQuadratic(matrix, self.linear, self.tau)
 
     @classmethod
     def from_data(cls, blocks: Tensor, targets: Tensor) -> "DenseQuadratic":

@@ -10,7 +10,7 @@ from torch import Tensor
 from .admm import admm
 from .certificates import certify, check_beta
 from .penalties import Penalty
-from .quadratics import DenseQuadratic, Quadratic
+from .quadratics import Quadratic, ScalableQuadratic
 from .solution import Solution
 
 # The inner problem is solved to this share of the gap that is left.
@@ -22,19 +22,19 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True)
 class UpdatedQuadratic:
-    """A dense quadratic with a low-rank change of its Hessian, ``M = M_0 + sum_j s_j u_j u_j^T``.
+    """A quadratic with a low-rank change of its Hessian, ``M = M_0 + sum_j s_j u_j u_j^T``.
 
     M_0 acts on every output alike; the u_j couple them.
 
     Attributes:
-        base: M_0, of which the matrix alone is used.
+        base: M_0, of which the Hessian alone is used.
         vectors: u, (r, G, d, m) float64.
         signs: s, (r,) of +1 and -1.
         linear: c, (G, d, m) float64.
         tau: twice the objective at zero.
     """
 
-    base: DenseQuadratic
+    base: ScalableQuadratic
     vectors: Tensor
     signs: Tensor
     linear: Tensor
@@ -69,7 +69,7 @@ class UpdatedQuadratic:
 
 def proximal_quasi_newton(
     quadratic: Quadratic,
-    model: DenseQuadratic | UpdatedQuadratic,
+    model: ScalableQuadratic | UpdatedQuadratic,
     penalty: Penalty,
     beta: float,
     *,
@@ -106,7 +106,7 @@ def proximal_quasi_newton(
     weights = torch.zeros_like(quadratic.linear) if initial is None else initial.double().clone()
     if product is None:
         product = quadratic.multiply(weights) if bool(weights.any()) else torch.zeros_like(weights)
-    hessian = model if isinstance(model, UpdatedQuadratic) else _regularized(model, weights)
+    hessian = model if isinstance(model, UpdatedQuadratic) else _started(model, weights)
     certificate = certify(quadratic, penalty, beta, weights, product)
     iteration = 0
     while certificate.relative_gap > tolerance and iteration < max_iterations:
@@ -127,12 +127,9 @@ def proximal_quasi_newton(
     return Solution(weights, beta, certificate, iteration, certificate.relative_gap <= tolerance), hessian
 
 
-def _regularized(model: DenseQuadratic, like: Tensor) -> UpdatedQuadratic:
-    """M_0 without updates, positive definite in spite of rounding."""
-    matrix = model.matrix.clone()
-    matrix.diagonal().add_(1e-7 * model.mean_curvature)
-    base = DenseQuadratic(matrix, model.linear, model.tau)
-    return UpdatedQuadratic(base, like.new_zeros(0, *like.shape), like.new_zeros(0), like, 0.0)
+def _started(model: ScalableQuadratic, like: Tensor) -> UpdatedQuadratic:
+    """M_0 without updates."""
+    return UpdatedQuadratic(model, like.new_zeros(0, *like.shape), like.new_zeros(0), like, 0.0)
 
 
 def _expanded(hessian: UpdatedQuadratic, quadratic: Quadratic, weights: Tensor, product: Tensor) -> UpdatedQuadratic:
@@ -152,8 +149,7 @@ def _taught(hessian: UpdatedQuadratic, move: Tensor, image: Tensor, curvature: f
     modelled = hessian.multiply(move)
     if len(hessian.vectors) == 0:
         scale = curvature / float((move * modelled).sum())
-        base = DenseQuadratic(hessian.base.matrix * scale, hessian.base.linear, hessian.base.tau)
-        hessian, modelled = replace(hessian, base=base), modelled * scale
+        hessian, modelled = replace(hessian, base=hessian.base.scaled(scale)), modelled * scale
     expected = float((move * modelled).sum())
     pair = torch.stack([image / math.sqrt(curvature), modelled / math.sqrt(expected)])
     signs = hessian.signs.new_tensor([1.0, -1.0])

@@ -4,20 +4,17 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.consistent_map import consistent_part
 from convexrecon.convex.gated_convolution import feature_count
-from convexrecon.convex.patches import BlockBatch
-from convexrecon.convex.program import BlockSolution, ProgramSettings, Stream, float64_parts, refined
+from convexrecon.convex.patches import BlockBatch, Stream
+from convexrecon.convex.program_settings import BlockSolution, Method, ProgramSettings
+from convexrecon.convex.refinement import float64_parts
+from convexrecon.convex.streamed_program import solve_streamed, strength
 from convexrecon.convex.sufficient_statistics import accumulate, gram_bytes
 from convexrecon.errors import InputError
-from convexrecon.solvers.certificates import beta_max
-from convexrecon.solvers.penalties import penalty_named
-from convexrecon.solvers.quadratics import Corrected, DenseQuadratic, Part, StreamedQuadratic
-from convexrecon.solvers.quasi_newton import UpdatedQuadratic, proximal_quasi_newton
-from convexrecon.solvers.solution import Solution
+from convexrecon.solvers.quadratics import Part, StreamedQuadratic
 
 # Most passes over the data, a few more than the hardest of the programs seen needs.
 MAX_PASSES = 80
@@ -46,39 +43,12 @@ def solve_consistent_program(
     """
     started = time.perf_counter()
     statistics = accumulate(_fitting(model_stream, gates, settings), gates, constant=settings.constant)
-    model = statistics.quadratic()
+    model = statistics.quadratic().steadied()
     accumulated = time.perf_counter()
     quadratic = StreamedQuadratic(_parts(stream, gates, settings.constant))
-    if not torch.isfinite(quadratic.linear).all():
-        raise InputError("program: NaN or Inf in the data")
-    if quadratic.tau == 0:
-        raise InputError("program: the target is zero everywhere; there is nothing to learn")
-    penalty = penalty_named(settings.penalty)
-    largest = beta_max(quadratic, penalty)
-    beta = settings.beta if settings.beta is not None else settings.beta_ratio * largest
-    passes = MAX_PASSES if settings.max_iterations is None else settings.max_iterations
-    hessian: DenseQuadratic | UpdatedQuadratic = model
-
-    def solved(linear: Tensor, weights: Tensor | None, product: Tensor | None, tolerance: float) -> Solution:
-        nonlocal hessian
-        solution, hessian = proximal_quasi_newton(
-            Corrected(quadratic, linear),
-            hessian,
-            penalty,
-            beta,
-            initial=weights,
-            product=product,
-            tolerance=tolerance,
-            max_iterations=passes,
-        )
-        return solution
-
-    def again(correlation: Tensor, weights: Tensor) -> Solution:
-        product = quadratic.multiply(weights)
-        return solved(product + correlation, weights, product, settings.tolerance / 2)
-
-    solution = solved(quadratic.linear, None, None, settings.tolerance)
-    solution = refined(solution, float64_parts(stream, gates, settings.constant), settings, again)
+    largest, _ = strength(quadratic, settings)
+    exact = float64_parts(stream, gates, settings.constant)
+    solution = solve_streamed(quadratic, model, exact, settings, MAX_PASSES)
     return BlockSolution(
         gates=gates,
         solution=solution,
@@ -86,7 +56,7 @@ def solve_consistent_program(
         pixels=quadratic.rows,
         seconds_accumulate=accumulated - started,
         seconds_solve=time.perf_counter() - accumulated,
-        matrix_free=True,
+        method=Method("behind_map", "H differs from image to image behind a map of the output"),
     )
 
 

@@ -1,6 +1,7 @@
 """The data of a program, and its pixels as patches, one chunk of one image at a time."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from convexrecon.convex.arrangements import Gates
 
 # Pixels a chunk: large enough for an efficient matrix product, small enough to stay in cache.
 PIXELS_PER_CHUNK = 4096
+# Numbers that hold the patches cut from an image at a time.
+BAND_ENTRIES = 2**23
 
 
 class OutputMap(Protocol):
@@ -48,6 +51,10 @@ class BlockBatch:
         return self.features[:, :1].numel() if self.rows is None else int(self.rows.sum())
 
 
+# The data of a program: a pass over it at each call, always the same.
+Stream = Callable[[], Iterable[BlockBatch]]
+
+
 @dataclass(frozen=True)
 class PatchMap:
     """``A: (P, d, m) -> (m, n)`` on a chunk of n pixels; satisfies `solvers.linear_maps.LinearMap`.
@@ -78,7 +85,12 @@ class PatchMap:
 
 
 def pixel_chunks(
-    batch: BlockBatch, gates: Gates, constant: bool, precision: torch.dtype, chunk: int = PIXELS_PER_CHUNK
+    batch: BlockBatch,
+    gates: Gates,
+    constant: bool,
+    precision: torch.dtype,
+    chunk: int = PIXELS_PER_CHUNK,
+    patterns: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[PatchMap]:
     """The pixels of a batch that count, at most `chunk` at a time, never two images at once.
 
@@ -88,31 +100,53 @@ def pixel_chunks(
         constant: whether the last feature is the constant 1.
         precision: of patches, patterns and targets; the patterns are decided in float32 always.
         chunk: most pixels of a chunk.
+        patterns: gives the gates' patterns of an image (1, C, *N) as (1, P, *N) bool, if known.
     """
     for index in range(batch.features.shape[0]):
         features = batch.features[index : index + 1]
-        patches = image_patches(features.to(precision), gates.kernel, constant)
-        patterns = gates.patterns(features)[0].flatten(1)
+        open_ = (patterns or gates.patterns)(features)[0].flatten(1)
         target = batch.target[index].flatten(1)
-        if batch.rows is not None:
-            keep = batch.rows[index].flatten().nonzero().squeeze(1)
-            patches, patterns, target = patches[:, keep], patterns[:, keep], target[:, keep]
-        for start in range(0, patches.shape[1], chunk):
-            part = slice(start, start + chunk)
-            yield PatchMap(
-                patches[:, part].contiguous(), patterns[:, part].to(precision), target[:, part].to(precision)
-            )
+        keep = None if batch.rows is None else batch.rows[index].flatten()
+        done = 0
+        for band in patch_bands(features.to(precision), gates.kernel, constant):
+            here = slice(done, done + band.shape[1])
+            done += band.shape[1]
+            parts = (band, open_[:, here], target[:, here])
+            if keep is not None:
+                chosen = keep[here].nonzero().squeeze(1)
+                parts = (parts[0][:, chosen], parts[1][:, chosen], parts[2][:, chosen])
+            for start in range(0, parts[0].shape[1], chunk):
+                part = slice(start, start + chunk)
+                yield PatchMap(
+                    parts[0][:, part].contiguous(), parts[1][:, part].to(precision), parts[2][:, part].to(precision)
+                )
 
 
-def image_patches(features: Tensor, kernel: tuple[int, ...], constant: bool) -> Tensor:
-    """Patches of one image (1, C, *N) as columns: (d, pixels), zero padding, constant row last."""
-    padding = [extent // 2 for extent in reversed(kernel) for _ in range(2)]
-    padded = F.pad(features[0], padding)
+def patch_bands(features: Tensor, kernel: tuple[int, ...], constant: bool) -> Iterator[Tensor]:
+    """`image_patches` of one image, some rows of it at a time, so that their patches stay small."""
+    entries = features[0].numel() // features.shape[2] * math.prod(kernel)
+    rows = max(1, BAND_ENTRIES // entries)
+    half = kernel[0] // 2
+    padded = F.pad(features, [0, 0] * (features.ndim - 3) + [half, half])
+    for start in range(0, features.shape[2], rows):
+        stop = min(start + rows, features.shape[2])
+        yield image_patches(padded[:, :, start : stop + 2 * half], kernel, constant, padded_rows=True)
+
+
+def image_patches(features: Tensor, kernel: tuple[int, ...], constant: bool, *, padded_rows: bool = False) -> Tensor:
+    """Patches of one image (1, C, *N) as columns: (d, pixels), zero padding, constant row last.
+
+    With `padded_rows` the first axis has its margin already, of half a kernel on both sides.
+    """
+    halves = [extent // 2 for extent in kernel]
+    if padded_rows:
+        halves[0] = 0
+    padded = F.pad(features[0], [half for half in reversed(halves) for _ in range(2)])
     for axis, extent in enumerate(kernel):
         padded = padded.unfold(axis + 1, extent, 1)
     dims = len(kernel)
+    pixels = math.prod(padded.shape[1 : dims + 1])
     order = [0, *range(dims + 1, 2 * dims + 1), *range(1, dims + 1)]
-    pixels = features[0, 0].numel()
     columns = padded.permute(order).reshape(-1, pixels)
     if constant:
         columns = torch.cat([columns, torch.ones(1, pixels, dtype=columns.dtype, device=columns.device)])

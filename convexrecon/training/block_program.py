@@ -9,8 +9,8 @@ from tqdm.auto import tqdm
 from convexrecon.cascade import Cascade, to_channels
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.consistent_program import solve_consistent_program
-from convexrecon.convex.patches import BlockBatch
-from convexrecon.convex.program import BlockSolution, Stream, certify_program, solve_program
+from convexrecon.convex.patches import BlockBatch, Stream
+from convexrecon.convex.program import BlockSolution, certify_program, solve_program
 from convexrecon.convex.recovery import weights_of
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.denoisers.gated import GatedDenoiser

@@ -10,8 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.cascade import Cascade, support, to_channels, to_complex
-from convexrecon.convex.patches import BlockBatch
-from convexrecon.convex.program import Stream
+from convexrecon.convex.patches import BlockBatch, Stream
 from convexrecon.physics.data_consistency import (
     DataConsistency,
     GradientDataConsistency,

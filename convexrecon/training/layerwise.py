@@ -230,6 +230,8 @@ def _record(index: int, solved: BlockSolution, lam: float | None, units: int) ->
         "pixels": solved.pixels,
         "iterations": solved.solution.iterations,
         "matrix_free": solved.matrix_free,
+        "method": solved.method.name,
+        "method_reason": solved.method.reason,
         "seconds_accumulate": solved.seconds_accumulate,
         "seconds_solve": solved.seconds_solve,
     }

@@ -1,0 +1,94 @@
+"""Programs solved by passes over the data: what they multiply by, and the model that stands in for H."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.gated_convolution import feature_count
+from convexrecon.convex.packed_patterns import RememberedPatterns
+from convexrecon.convex.patches import PIXELS_PER_CHUNK, BlockBatch, Stream, pixel_chunks
+from convexrecon.solvers.kronecker import KroneckerQuadratic
+from convexrecon.solvers.quadratics import Part, StreamedQuadratic
+
+# Most rows per feature that the second moments of the patches are taken from.
+ROWS_PER_FEATURE = 40
+# Numbers that hold the patches of a chunk.
+CHUNK_ENTRIES = 2**22
+
+
+def streamed_quadratic(stream: Stream, gates: Gates, constant: bool, pattern_bytes: int) -> StreamedQuadratic:
+    """H by passes over the data in float32, chunk by chunk: neither patches nor responses of an image are held.
+
+    Args:
+        stream: the data of the program, always the same.
+        gates: the arrangement.
+        constant: whether filters have a constant term.
+        pattern_bytes: most memory for patterns kept between passes.
+
+    Raises:
+        ValueError: no data.
+    """
+    return StreamedQuadratic(float32_parts(stream, RememberedPatterns(gates, pattern_bytes), constant))
+
+
+def float32_parts(stream: Stream, patterns: RememberedPatterns, constant: bool) -> Callable[[], Iterator[Part]]:
+    """The data of a program as maps and targets in float32, a pass at each call."""
+
+    def parts() -> Iterator[Part]:
+        position = 0
+        for batch in stream():
+            for image in images_of(batch):
+                known = partial(patterns.of, position)
+                chunk = _chunk(image, patterns.gates, constant)
+                for part in pixel_chunks(image, patterns.gates, constant, torch.float32, chunk, known):
+                    yield Part(part, part.target, part.target.shape[1])
+                position += 1
+
+    return parts
+
+
+def images_of(batch: BlockBatch) -> Iterator[BlockBatch]:
+    """The images of a batch, one at a time."""
+    for index in range(batch.features.shape[0]):
+        one = slice(index, index + 1)
+        rows = None if batch.rows is None else batch.rows[one]
+        yield BlockBatch(batch.features[one], batch.target[one], rows, batch.behind)
+
+
+def kronecker_model(stream: Stream, gates: Gates, constant: bool, quadratic: StreamedQuadratic) -> KroneckerQuadratic:
+    """``H ~ (D D^T / n) (x) (X^T X / n)``: how often gates are open together, and the patches' second moments.
+
+    Both are taken from pixels spread evenly over the data, `ROWS_PER_FEATURE` a feature.
+
+    Args:
+        stream: the data of the program.
+        gates: the arrangement.
+        constant: whether filters have a constant term.
+        quadratic: of the same data.
+    """
+    features = quadratic.linear.shape[1]
+    every = max(1, quadratic.rows // (ROWS_PER_FEATURE * features))
+    together: Tensor | None = None
+    moments: Tensor | None = None
+    seen, taken = 0, 0
+    for batch in stream():
+        for image in images_of(batch):
+            for part in pixel_chunks(image, gates, constant, torch.float32, _chunk(image, gates, constant)):
+                chosen = slice((-seen) % every, None, every)
+                seen += part.patches.shape[1]
+                open_, patches = part.open[:, chosen], part.patches[:, chosen]
+                taken += open_.shape[1]
+                both = (open_ @ open_.T).double(), (patches @ patches.T).double()
+                together = both[0] if together is None else together + both[0]
+                moments = both[1] if moments is None else moments + both[1]
+    assert together is not None
+    assert moments is not None
+    return KroneckerQuadratic.of(together / taken, moments / taken, quadratic.linear, quadratic.tau)
+
+
+def _chunk(batch: BlockBatch, gates: Gates, constant: bool) -> int:
+    features = feature_count(batch.features.shape[1], gates.kernel, constant)
+    return max(64, min(PIXELS_PER_CHUNK, CHUNK_ENTRIES // features))

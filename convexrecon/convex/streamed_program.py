@@ -1,0 +1,160 @@
+"""Programs whose H is not held: a model of it, and passes over the data."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.gated_convolution import feature_count
+from convexrecon.convex.matrix_free import images_of, kronecker_model, streamed_quadratic
+from convexrecon.convex.patches import BlockBatch, Stream
+from convexrecon.convex.program_settings import BlockSolution, Method, ProgramSettings
+from convexrecon.convex.refinement import float64_parts, refined
+from convexrecon.convex.sufficient_statistics import accumulate
+from convexrecon.errors import InputError
+from convexrecon.solvers.certificates import beta_max
+from convexrecon.solvers.penalties import penalty_named
+from convexrecon.solvers.quadratics import (
+    Corrected,
+    DenseQuadratic,
+    Part,
+    Quadratic,
+    ScalableQuadratic,
+    StreamedQuadratic,
+)
+from convexrecon.solvers.quasi_newton import UpdatedQuadratic, proximal_quasi_newton
+from convexrecon.solvers.solution import Solution
+
+# Most passes over the data, a few more than the hardest of the programs seen needs.
+MAX_PASSES = 200
+# The share of the memory allowed that patterns kept between passes may take.
+PATTERN_SHARE = 1 / 8
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def strength(quadratic: Quadratic, settings: ProgramSettings) -> tuple[float, float]:
+    """beta_max and beta.
+
+    Raises:
+        InputError: NaN or Inf in the data, or a target that is zero everywhere.
+    """
+    if not torch.isfinite(quadratic.linear).all():
+        raise InputError("program: NaN or Inf in the data")
+    if quadratic.tau == 0:
+        raise InputError("program: the target is zero everywhere; there is nothing to learn")
+    largest = beta_max(quadratic, penalty_named(settings.penalty))
+    return largest, settings.beta if settings.beta is not None else settings.beta_ratio * largest
+
+
+def solve_by_passes(
+    stream: Stream, gates: Gates, settings: ProgramSettings, method: Method, started: float
+) -> BlockSolution:
+    """The optimum without H of all the data.
+
+    Args:
+        stream: the data of the program.
+        gates: the arrangement.
+        settings: penalty, strength, accuracy.
+        method: "subsampled" or "matrix_free".
+        started: when the work on the program began.
+
+    Raises:
+        InputError: no data, NaN or Inf among them, or a target that is zero everywhere.
+    """
+    try:
+        quadratic = streamed_quadratic(stream, gates, settings.constant, int(PATTERN_SHARE * settings.memory_gb * 1e9))
+    except ValueError as error:
+        raise InputError(f"program: {error}") from None
+    largest, _ = strength(quadratic, settings)
+    model: ScalableQuadratic
+    if method.name == "subsampled":
+        model = subsampled_hessian(stream, gates, settings, quadratic.rows)
+    else:
+        model = kronecker_model(stream, gates, settings.constant, quadratic)
+    accumulated = time.perf_counter()
+    exact = float64_parts(stream, gates, settings.constant)
+    solution = solve_streamed(quadratic, model, exact, settings, MAX_PASSES)
+    return BlockSolution(
+        gates=gates,
+        solution=solution,
+        beta_max=largest,
+        pixels=quadratic.rows,
+        seconds_accumulate=accumulated - started,
+        seconds_solve=time.perf_counter() - accumulated,
+        method=method,
+    )
+
+
+def subsampled_hessian(stream: Stream, gates: Gates, settings: ProgramSettings, pixels: int) -> DenseQuadratic:
+    """H from pixels spread evenly over the data, `settings.subsample` of them for each unknown."""
+    features = feature_count(gates.filters.shape[1], gates.kernel, settings.constant)
+    share = settings.subsample * len(gates) * features / pixels
+    return accumulate(thinned(stream(), share), gates, constant=settings.constant).quadratic().steadied()
+
+
+def thinned(batches: Iterable[BlockBatch], share: float) -> Iterator[BlockBatch]:
+    """The same images with a share of their pixels counting: those at which a golden-ratio sequence is small.
+
+    Raises:
+        InputError: no pixel is left.
+    """
+    position = left = 0
+    for batch in batches:
+        for image in images_of(batch):
+            shape = image.features[:, :1].shape
+            index = torch.arange(position, position + shape.numel(), dtype=torch.float64)
+            position += shape.numel()
+            rows = ((index * GOLDEN) % 1 < share).view(shape).to(image.features.device)
+            rows = rows if image.rows is None else rows & image.rows
+            left += int(rows.sum())
+            if bool(rows.any()):
+                yield BlockBatch(image.features, image.target, rows)
+    if left == 0:
+        raise InputError(f"program: no pixel left of {position}, of which a share of {share:.2g} was to be used")
+
+
+def solve_streamed(
+    quadratic: StreamedQuadratic,
+    model: ScalableQuadratic,
+    exact: Callable[[], Iterator[Part]],
+    settings: ProgramSettings,
+    passes: int,
+) -> Solution:
+    """The optimum of a program whose H is known by passes over the data, with its certificate in float64.
+
+    Args:
+        quadratic: the program.
+        model: what H is near to, up to its scale.
+        exact: the data in float64.
+        settings: penalty, strength, accuracy.
+        passes: most passes, unless the settings say.
+
+    Raises:
+        InputError: NaN or Inf in the data, or a target that is zero everywhere.
+    """
+    _, beta = strength(quadratic, settings)
+    penalty = penalty_named(settings.penalty)
+    hessian: ScalableQuadratic | UpdatedQuadratic = model
+
+    def solved(linear: Tensor, weights: Tensor | None, product: Tensor | None, tolerance: float) -> Solution:
+        nonlocal hessian
+        solution, hessian = proximal_quasi_newton(
+            Corrected(quadratic, linear),
+            hessian,
+            penalty,
+            beta,
+            initial=weights,
+            product=product,
+            tolerance=tolerance,
+            max_iterations=passes if settings.max_iterations is None else settings.max_iterations,
+        )
+        return solution
+
+    def again(correlation: Tensor, weights: Tensor) -> Solution:
+        product = quadratic.multiply(weights)
+        return solved(product + correlation, weights, product, settings.tolerance / 2)
+
+    solution = solved(quadratic.linear, None, None, settings.tolerance)
+    return refined(solution, exact, settings, again)

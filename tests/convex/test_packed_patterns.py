@@ -1,0 +1,27 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.packed_patterns import RememberedPatterns, pack_patterns, unpack_patterns
+
+
+@given(gates=st.integers(1, 40), pixels=st.integers(0, 30), seed=st.integers(0, 99))
+def test_packing_loses_nothing(gates: int, pixels: int, seed: int) -> None:
+    open_ = torch.rand(gates, pixels, generator=torch.Generator().manual_seed(seed)) < 0.5
+    packed = pack_patterns(open_)
+    assert packed.shape == ((gates + 7) // 8, pixels)
+    assert bool((unpack_patterns(packed, gates) == open_).all())
+
+
+def test_patterns_are_remembered_up_to_the_limit() -> None:
+    rng = torch.Generator().manual_seed(1)
+    gates = Gates(torch.randn(11, 2, 3, 3, generator=rng), torch.randn(11, generator=rng))
+    first, second = torch.randn(2, 1, 2, 6, 7, generator=rng)
+    patterns = RememberedPatterns(gates, limit=2 * 6 * 7)
+    expected = gates.patterns(first)
+    assert bool((patterns.of(0, first) == expected).all())
+    patterns.of(1, second)
+    # What is remembered is not decided again; what did not fit is.
+    assert bool((patterns.of(0, torch.zeros_like(first)) == expected).all())
+    assert bool((patterns.of(1, first) == expected).all())
