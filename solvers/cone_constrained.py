@@ -160,7 +160,7 @@ def solve_cone_constrained(
     r"""Solve the cone-constrained program until its relative duality gap is at most `tolerance`.
 
     By the interior-point method of `cone_interior_point`, started outside the cones, since they may have no
-    interior; its last point is projected onto them and certified on its own. Works in float64 on the device
+    interior; its last point is projected onto them. Works in float64 on the device
     of `blocks`. blocks: (G, n, d); cones: (G, r, d); target: (n,); beta > 0. The result's relative_gap says
     whether the tolerance was met. Raises ValueError for shapes that do not fit, NaN or Inf, or beta <= 0.
 
@@ -189,8 +189,10 @@ def solve_cone_constrained(
         max_iterations=max_iterations,
     )
     v = without_idle_groups(relaxed, project_onto_cones(found.v.flatten(0, 1), program.cones)[0].view_as(start))
-    certificate, _ = _certificate(program, v.flatten(0, 1), found.multipliers.flatten(0, 1))
-    return _solution(v.flatten(0, 1), certificate, found.iterations)
+    objective = relaxed.objective(v)
+    gap = max(objective - found.bound, 0.0) / (tau / 2)
+    flat = v.flatten(0, 1)
+    return _solution(flat, ConeCertificate(objective, found.bound, gap, program.violation(flat)), found.iterations)
 
 
 def _solution(v: Tensor, certificate: ConeCertificate, iterations: int) -> ConeSolution:

@@ -15,7 +15,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
 # rhs (2, G, d) -> dv (2, G, d) and dq (G, d).
 Stepper = Callable[[Tensor], tuple[Tensor, Tensor]]
 
