@@ -117,6 +117,30 @@ def reference_cone(
     return ReferenceConeSolution(found[0], found[1], objective, max(0.0, -lowest), status)
 
 
+def reference_decomposition(cone: npt.ArrayLike, difference: npt.ArrayLike) -> tuple[Array, Array]:
+    r"""Minimize ||w|| + ||z|| subject to w - z = V, C w >= 0, C z >= 0.
+
+    cone: C (r, d); difference: V (d,). Returns w and z, each (d,). Raises ValueError for shapes that do not
+    fit, NaN or Inf, or too many rows, RuntimeError if no solver succeeds, as where no decomposition exists.
+
+    >>> w, z = reference_decomposition(np.eye(2), [3.0, -4.0])
+    >>> np.round(w, 4) + 0.0, np.round(z, 4) + 0.0
+    (array([3., 0.]), array([0., 4.]))
+    """
+    rows, wanted = np.asarray(cone, dtype=np.float64), np.asarray(difference, dtype=np.float64)
+    if rows.ndim != 2 or wanted.shape != rows.shape[1:]:
+        raise ValueError(f"expected a cone (r, d) and a difference (d,), found {rows.shape} and {wanted.shape}")
+    if not (np.isfinite(rows).all() and np.isfinite(wanted).all()):
+        raise ValueError("cone or difference hold NaN or Inf")
+    _limit("rows", len(rows), MAX_CONSTRAINTS)
+    unit = float(np.linalg.norm(wanted)) or 1.0
+    z = cp.Variable(len(wanted))
+    w = z + wanted / unit
+    _solve(cp.Problem(cp.Minimize(cp.norm(w, 2) + cp.norm(z, 2)), [rows @ w >= 0, rows @ z >= 0]))
+    found = np.asarray(z.value, dtype=np.float64) * unit
+    return found + wanted, found
+
+
 @dataclass(frozen=True)
 class _Compressed:
     """1/2 ||factor x - target||^2 + beta R(x) has the minimizers of the program, divided by `unit`."""

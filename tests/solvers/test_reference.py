@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from convexrecon.solvers.reference import reference_cone, reference_gated
+from convexrecon.solvers.reference import reference_cone, reference_decomposition, reference_gated
 
 Array = npt.NDArray[np.float64]
 
@@ -97,6 +97,18 @@ def test_cone_constraints_bind_and_hold() -> None:
     residual = np.einsum("gnd,gd->n", design, cone.w - cone.z) - targets[:, 0]
     norms = np.linalg.norm(cone.w, axis=1).sum() + np.linalg.norm(cone.z, axis=1).sum()
     assert cone.objective == pytest.approx(np.square(residual).sum() / 60 + 0.01 * norms, rel=1e-12)
+
+
+def test_the_decomposition_is_optimal_by_its_dual() -> None:
+    # In the quadrant the parts of (3, -4, 5) are its positive and negative parts; a rotation changes no norm.
+    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    w, z = reference_decomposition(rotation, rotation.T @ np.array([3.0, -4.0, 5.0]))
+    np.testing.assert_allclose(rotation @ w, [3.0, 0.0, 5.0], atol=1e-6)
+    np.testing.assert_allclose(rotation @ z, [0.0, 4.0, 0.0], atol=1e-6)
+    with pytest.raises(RuntimeError, match="infeasible"):
+        reference_decomposition([[1.0, 0.0], [-1.0, 0.0]], [1.0, 0.0])
+    with pytest.raises(ValueError, match=r"found \(3, 3\) and \(2,\)"):
+        reference_decomposition(rotation, np.ones(2))
 
 
 def test_falls_back_to_scs(monkeypatch: pytest.MonkeyPatch) -> None:
