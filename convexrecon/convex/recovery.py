@@ -10,6 +10,7 @@ from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.gated_convolution import GatedConvolution, split_weights
 from convexrecon.denoisers.gated_network import GatedNetwork
 from convexrecon.denoisers.relu import CONVOLUTION_LAYERS
+from convexrecon.errors import InputError
 
 SHARPNESS = (1e1, 3e1, 1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5)
 
@@ -114,6 +115,45 @@ def relu_network(gates: Gates, weights: Tensor, samples: Sequence[Tensor], *, co
     return best
 
 
+def cone_network(
+    gates: Gates, w: Tensor, z: Tensor, *, constant: bool, dtype: torch.dtype = torch.float32
+) -> nn.Sequential:
+    """The ReLU network of weights inside their gates' cones: exactly ``A (w - z)`` on the data of the cones.
+
+    Each non-zero column of w is a neuron that adds to its output, each of z one that subtracts. Where w and z are
+    much longer than w - z, float32 loses the digits that they share: measure, or ask for float64.
+
+    Args:
+        gates: the arrangement, P gates.
+        w: (P, d) or, for m outputs, (P, d, m).
+        z: as w.
+        constant: whether the last feature is the constant 1, the neurons' bias.
+        dtype: of the network.
+
+    Returns:
+        ``nn.Sequential(Conv, ReLU, 1x1 Conv)``, without skip; one neuron with zero weights if all are zero.
+
+    Raises:
+        InputError: w and z that do not fit.
+    """
+    features = gates.filters[0].numel() + int(constant)
+    if w.shape != z.shape or w.ndim not in (2, 3) or tuple(w.shape[:2]) != (len(gates), features):
+        raise InputError(
+            f"w and z: expected two ({len(gates)}, {features}) or ({len(gates)}, {features}, m), "
+            f"found {tuple(w.shape)} and {tuple(z.shape)}"
+        )
+    columns = torch.stack([part.unsqueeze(2) if part.ndim == 2 else part for part in (w, z)])
+    used = (columns != 0).any(2)
+    used[0, 0, 0] |= not bool(used.any())
+    side, _, output = used.nonzero(as_tuple=True)
+    rows = columns.transpose(2, 3)[used].to(dtype)
+    signs = torch.zeros(len(rows), columns.shape[3], dtype=dtype, device=rows.device)
+    signs[torch.arange(len(rows)), output] = (1 - 2 * side).to(dtype)
+    filters, bias = split_weights(rows.unsqueeze(2), gates.filters.shape[1], gates.kernel, constant)
+    biases = torch.zeros(len(rows)).to(rows) if bias is None else bias.squeeze(1)
+    return _two_layers(filters.squeeze(1), biases, signs)
+
+
 def _limit_form(neurons: GatedNetwork, sharpness: float) -> nn.Sequential:
     """The neurons ``relu((h + a g) * u - a b)`` and, per gate in use, ``relu(a (g * u - b))``."""
     gates, gate_of = neurons.gates, neurons.gate_of
@@ -140,6 +180,7 @@ def _two_layers(filters: Tensor, biases: Tensor, outputs: Tensor) -> nn.Sequenti
     kernel = tuple(filters.shape[2:])
     first = layer(filters.shape[1], filters.shape[0], kernel, padding=tuple(k // 2 for k in kernel))  # type: ignore[arg-type]
     second = layer(filters.shape[0], outputs.shape[1], 1, bias=False)
+    first, second = first.to(filters), second.to(filters)
     ones = (1,) * len(kernel)
     with torch.no_grad():
         first.weight.copy_(filters)
