@@ -55,7 +55,7 @@ class DenseRows:
         scale = length if reference is None else (cones @ reference[..., None])[..., 0]
         values = relative_heights(heights, scale[:, None], (length > 0)[:, None])
         found = values.topk(min(count, values.shape[2]), dim=2, largest=False)
-        rows = cones[torch.arange(len(cones))[:, None, None], found.indices]
+        rows = cones[torch.arange(len(cones), device=cones.device)[:, None, None], found.indices]
         return LowestRows(found.values, torch.nn.functional.normalize(rows, dim=3, eps=1e-300))
 
 

@@ -1,4 +1,4 @@
-"""From the optimum back to ordinary networks: explicit gated neurons, and a ReLU network."""
+"""From the optimum back to ordinary networks: explicit gated neurons, and ReLU networks, near it or equal to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,7 +148,7 @@ def cone_network(
     side, _, output = used.nonzero(as_tuple=True)
     rows = columns.transpose(2, 3)[used].to(dtype)
     signs = torch.zeros(len(rows), columns.shape[3], dtype=dtype, device=rows.device)
-    signs[torch.arange(len(rows)), output] = (1 - 2 * side).to(dtype)
+    signs.scatter_(1, output[:, None], (1 - 2 * side[:, None]).to(dtype))
     filters, bias = split_weights(rows.unsqueeze(2), gates.filters.shape[1], gates.kernel, constant)
     biases = torch.zeros(len(rows)).to(rows) if bias is None else bias.squeeze(1)
     return _two_layers(filters.squeeze(1), biases, signs)

@@ -6,7 +6,7 @@ r"""The convex program of a two-layer ReLU denoiser: data in, certified optimum 
 
 X: n patches of d features. With all sign patterns among the gates its optimum is that of the network's training with
 weight decay (Pilanci and Ergen, ICML 2020, theorem 1); with those given, of networks whose neurons have them. One
-output: real and imaginary part of a complex target are two programs, each with half of the channels of `target`.
+output: the real and the imaginary part of a complex target are two programs, one channel of the target each.
 """
 
 import math
@@ -20,11 +20,14 @@ from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.gated_convolution import feature_count
 from convexrecon.convex.patches import BlockBatch, pixel_chunks
 from convexrecon.convex.pattern_cones import PatternCones, Stream
-from convexrecon.convex.sufficient_statistics import accumulate, gram_bytes
+from convexrecon.convex.sufficient_statistics import accumulate
 from convexrecon.errors import InputError
 from convexrecon.solvers.cone_cutting_planes import DualProof, solve_by_cutting_planes
 from convexrecon.solvers.cone_interior_point import dual_vectors
 from convexrecon.solvers.quadratics import DenseQuadratic
+
+# Of the size of H: H and its root, a step's product, system and factor.
+MATRICES = 5
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ReluSettings:
         constant: whether neurons have a bias; needed if the gates have offsets.
         tolerance: duality gap to reach, relative to the objective of the empty network.
         max_rounds: passes over the rows at most.
-        memory_gb: refuse programs whose H and factor need more.
+        memory_gb: refuse programs that need more for H and the matrices of its size in a step.
     """
 
     beta: float | None = None
@@ -64,8 +67,8 @@ class ReluCertificate:
     Attributes:
         objective: at the point. bound: of the optimum.
         relative_gap: (objective - bound) / objective of the empty network.
-        lowest: the least (2 D_i(p) - 1) x_p^T v over pixels and neurons, in float64: not negative at a
-            feasible point.
+        lowest: the least (2 D_i(p) - 1) x_p^T v over pixels and neurons v, in float64: not negative at a
+            feasible point; infinite if all neurons are zero.
     """
 
     objective: float
@@ -173,6 +176,7 @@ def certify_relu_program(stream: Stream, solution: ReluSolution) -> ReluCertific
     proof, gates = solution.proof, solution.gates
     both = torch.stack([solution.w - solution.z, proof.u], 2)
     neurons = torch.cat([solution.w, solution.z])
+    used = (neurons != 0).any(1)
     pulled = torch.zeros_like(both)
     sums = torch.zeros(4, dtype=torch.float64)
     lowest, pixels = float("inf"), 0
@@ -183,7 +187,7 @@ def certify_relu_program(stream: Stream, solution: ReluSolution) -> ReluCertific
             energies = [residual[0] @ residual[0], residual[1] @ residual[1], residual[1] @ part.target[0]]
             sums += torch.stack([*energies, part.target.square().sum()]).cpu()
             heights = (neurons @ part.patches) * (2 * part.open - 1).repeat(2, 1)
-            lowest = min(lowest, float(heights.min()))
+            lowest = min([lowest, *heights[used].amin(1).tolist()])
             pixels += part.target.shape[1]
     if pixels == 0:
         raise InputError("relu program: no pixel in the data")
@@ -198,7 +202,7 @@ def certify_relu_program(stream: Stream, solution: ReluSolution) -> ReluCertific
 def _statistics(stream: Stream, gates: Gates, settings: ReluSettings) -> tuple[DenseQuadratic, int]:
     """H, c, tau and n, with products in float64: the optimum is pinned by H to all its digits here."""
     features = feature_count(gates.filters.shape[1], gates.kernel, settings.constant)
-    needed = gram_bytes(len(gates), features) / 1e9
+    needed = 8 * MATRICES * (len(gates) * features) ** 2 / 1e9
     if needed > settings.memory_gb:
         raise InputError(
             f"relu program: {len(gates)} gates of {features} features need {needed:.1f} GB, "
