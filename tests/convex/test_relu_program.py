@@ -134,6 +134,22 @@ def test_an_empty_optimum_is_a_network_of_one_silent_neuron() -> None:
     assert not network(data[0].features).any()
 
 
+def test_pixels_on_a_gates_boundary_are_no_obstacle() -> None:
+    data = real_part(smooth_batches())
+    for batch in data:
+        batch.features[..., :8] = 0  # an empty background: there gates without offset are at zero, and open
+    gates = gates_for(data)
+    level = Gates(gates.filters, torch.zeros(len(gates)))
+    cones = PatternCones(lambda: data, level, True)
+    on_the_wall = cones.lowest(gate_directions(level, True)[:, None], None, 1).values
+    assert float(on_the_wall.max()) <= 0
+    assert float(cones.lowest(cones.interior()[:, None], None, 1).values.min()) > 1e-6
+    solved = solve_relu_program(lambda: data, level, ReluSettings(beta_ratio=1e-2, tolerance=1e-6))
+    assert solved.converged
+    assert solved.w.any() or solved.z.any()
+    assert solved.certificate.lowest >= 0
+
+
 def test_refuses_what_cannot_be() -> None:
     data = real_part(smooth_batches())
     gates = gates_for(data)
