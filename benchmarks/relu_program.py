@@ -16,8 +16,7 @@ import torch.nn.functional as F
 
 from convexrecon.convex.arrangements import draw_gates
 from convexrecon.convex.cone_decomposition import decompose_weights
-from convexrecon.convex.patches import BlockBatch
-from convexrecon.convex.pattern_cones import Stream
+from convexrecon.convex.patches import BlockBatch, Stream
 from convexrecon.convex.program import ProgramSettings, solve_program
 from convexrecon.convex.relu_program import ReluSettings, solve_relu_program
 from convexrecon.training.profiler import Profile

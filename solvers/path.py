@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -10,11 +11,15 @@ from torch import Tensor
 from .admm import admm
 from .certificates import beta_max, certify, check_beta
 from .least_squares import least_squares
-from .penalties import GroupLasso, Penalty
+from .nuclear_newton import nuclear_newton
+from .penalties import GroupLasso, NuclearNorm, Penalty
 from .proximal_gradient import proximal_gradient
 from .quadratics import DenseQuadratic, Quadratic
 from .solution import Solution
-from .variational_newton import variational_newton
+from .variational_newton import RIDGE_START, variational_newton
+
+# Iterations of ADMM that cost about as much as two Newton steps.
+ADMM_FIRST = 60
 
 
 def geometric_betas(largest: float, ratio: float, count: int) -> list[float]:
@@ -39,8 +44,9 @@ def solve(
 ) -> Solution:
     """The fastest algorithm for this quadratic and penalty.
 
-    Where H is a matrix: Newton's method in the variational weights for the group lasso, ADMM for other
-    penalties. Where it is only known by products: accelerated proximal gradient.
+    Where H is a matrix: Newton's method in the variational weights, for the nuclear norm at small beta after a few
+    iterations of ADMM, which costs less where it converges; ADMM for other penalties. Where H is only known by
+    products: accelerated proximal gradient.
 
     Args:
         quadratic: f.
@@ -66,8 +72,23 @@ def solve(
         if isinstance(penalty, GroupLasso):
             start = None if initial is None else initial.flatten(1).norm(dim=1) / beta
             return variational_newton(quadratic, beta, start=start, tolerance=tolerance, **limit)
+        if isinstance(penalty, NuclearNorm):
+            return _nuclear(quadratic, beta, tolerance, initial, limit)
         return admm(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
     return proximal_gradient(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
+
+
+def _nuclear(
+    quadratic: DenseQuadratic, beta: float, tolerance: float, initial: Tensor | None, limit: dict[str, int]
+) -> Solution:
+    tried = 0
+    if beta < RIDGE_START * beta_max(quadratic, NuclearNorm()) and not limit:
+        first = admm(quadratic, NuclearNorm(), beta, tolerance=tolerance, initial=initial, max_iterations=ADMM_FIRST)
+        if first.converged:
+            return first
+        initial, tried = first.weights, first.iterations
+    found = nuclear_newton(quadratic, beta, initial=initial, tolerance=tolerance, **limit)
+    return replace(found, iterations=tried + found.iterations)
 
 
 def _check(quadratic: Quadratic, initial: Tensor | None) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
-from convexrecon.convex.pattern_cones import PatternCones, Stream
+from convexrecon.convex.patches import Stream
+from convexrecon.convex.pattern_cones import PatternCones
 from convexrecon.errors import InputError
 from convexrecon.solvers.cone_decomposition import decompose_in_cones
 

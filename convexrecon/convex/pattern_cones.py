@@ -1,17 +1,14 @@
 """The cones of a network's activation patterns: a row for every pixel of the data, known by passes over them."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
-from convexrecon.convex.patches import PIXELS_PER_CHUNK, BlockBatch, PatchMap, pixel_chunks
+from convexrecon.convex.patches import PIXELS_PER_CHUNK, PatchMap, Stream, pixel_chunks
 from convexrecon.errors import InputError
 from convexrecon.solvers.cone_rows import LowestRows, interior_directions, relative_heights
-
-Stream = Callable[[], Iterable[BlockBatch]]
 
 
 @dataclass(frozen=True)

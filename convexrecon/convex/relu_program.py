@@ -18,8 +18,8 @@ from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.gated_convolution import feature_count
-from convexrecon.convex.patches import BlockBatch, pixel_chunks
-from convexrecon.convex.pattern_cones import PatternCones, Stream
+from convexrecon.convex.patches import BlockBatch, Stream, pixel_chunks
+from convexrecon.convex.pattern_cones import PatternCones
 from convexrecon.convex.sufficient_statistics import accumulate
 from convexrecon.errors import InputError
 from convexrecon.solvers.cone_cutting_planes import DualProof, solve_by_cutting_planes
