@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from cronos_solver import cronos
 from solver_cases import Array, Arrays
 from timed_trials import Adapter, ReachedError, Solve, Trial, UnsuitableError
 
@@ -250,6 +251,16 @@ SETTINGS: dict[str, tuple[Adapter, dict[str, dict[str, Any]]]] = {
             "compressed": _SCS | {"compressed": True, "solver_options": _PATIENT},
             "compressed, indirect": _SCS | {"compressed": True, "solver_options": _PATIENT | {"use_indirect": True}},
             "compressed, no scaling": _SCS | {"compressed": True, "solver_options": _PATIENT | {"normalize": False}},
+        },
+    ),
+    "CRONOS": (
+        cronos,
+        {
+            "default": {"rho": 0.1, "rank": 10, "iterations": 20},
+            "rho 300": {"rho": 300.0, "rank": 200, "iterations": 100},
+            "rho 1000": {"rho": 1000.0, "rank": 200, "iterations": 100},
+            "rho 1000, rank 400": {"rho": 1000.0, "rank": 400, "iterations": 100},
+            "rho 3000": {"rho": 3000.0, "rank": 200, "iterations": 100},
         },
     ),
 }

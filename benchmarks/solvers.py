@@ -28,6 +28,7 @@ BEST = {
     "celer": "float32",
     "Clarabel": "compressed",
     "SCS": "compressed",
+    "CRONOS": "rho 1000",
 }
 QUICK_LIMIT = 10.0
 RATIOS = (0.3, 0.1, 0.01)
@@ -54,6 +55,8 @@ def main() -> None:
     """Run what is asked for; the files are written anew after every solver, so that nothing is lost."""
     given = options()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(given.threads)))
+    if given.threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     import solver_report
     from solver_scaling import scaling
 
