@@ -141,7 +141,8 @@ def celer(arrays: Arrays, options: dict[str, Any]) -> Solve:
 def cvxpy(arrays: Arrays, options: dict[str, Any]) -> Solve:
     """A conic solver by cvxpy: as stated, or with the loss compressed to P d rows and scaled to order one.
 
-    Options: solver, compressed, tolerances (names of the solver's), ladder (their values), solver_options.
+    Options: solver, compressed, precision (of the compression), tolerances (names of the solver's), ladder (their
+    values), solver_options.
     """
     import cvxpy as cp
 
@@ -152,16 +153,17 @@ def cvxpy(arrays: Arrays, options: dict[str, Any]) -> Solve:
         raise UnsuitableError(f"{unknowns:,} unknowns are too many for a dense factor of the conic system")
     if not options["compressed"] and rows * unknowns > CVXPY_ENTRIES:
         raise UnsuitableError(f"{rows * unknowns:.1e} entries of the design matrix are too many for cvxpy")
-    design, target = _design(arrays, np.float64), arrays.target.astype(np.float64)
+    design, target = _design(arrays, options["precision"]), arrays.target.astype(options["precision"])
     scale = float(np.sqrt(np.square(target).mean())) if options["compressed"] else 1.0
 
     def posed(beta: float) -> tuple[Any, Any]:
-        matrix, right = (design / np.sqrt(rows), target / np.sqrt(rows))
         if options["compressed"]:
-            hessian = design.T @ design / rows
-            hessian.flat[:: unknowns + 1] += 1e-12 * np.trace(hessian) / unknowns
+            hessian = (design.T @ design / rows).astype(np.float64)
+            hessian.flat[:: unknowns + 1] += 4 * np.finfo(design.dtype).eps * np.trace(hessian) / unknowns
             factor = np.linalg.cholesky(hessian)
             matrix, right = factor.T, np.linalg.solve(factor, design.T @ target / rows) / scale
+        else:
+            matrix, right = design / np.sqrt(rows), target / np.sqrt(rows)
         weights = cp.Variable(unknowns)
         groups = [cp.norm2(weights[g * features : (g + 1) * features]) for g in range(gates)]
         loss = cp.sum_squares(matrix @ weights - right) / 2
@@ -193,6 +195,7 @@ _BCD: dict[str, Any] = {"precision": "float64", "solver": {}}
 _CLARABEL = {
     "solver": "CLARABEL",
     "compressed": False,
+    "precision": "float64",
     "tolerances": ("tol_gap_abs", "tol_gap_rel", "tol_feas"),
     "ladder": (1e-3, 1e-4, 1e-5, 1e-6, 1e-8),
     "solver_options": {},
@@ -201,12 +204,20 @@ _SCS = _CLARABEL | {
     "solver": "SCS",
     "tolerances": ("eps_abs", "eps_rel"),
     "ladder": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7),
+    "solver_options": {"max_iters": 1_000_000},
 }
-_PATIENT = {"max_iters": 1_000_000}
+_FLOAT32 = {"precision": "float32"}
+_COMPRESSED = {"compressed": True}
+_CRONOS = {"rho": 1000.0, "rank": 200, "iterations": 100}
+
+
+def _scs(**extra: Any) -> dict[str, Any]:
+    return _SCS | _COMPRESSED | _FLOAT32 | {"solver_options": {"max_iters": 1_000_000, **extra}}
+
 
 # The settings that `--search` tries. "default" is the package as it comes, but for tolerance and budget.
 SETTINGS: dict[str, tuple[Adapter, dict[str, dict[str, Any]]]] = {
-    "scnn": (
+    "SCNN": (
         scnn,
         {
             "default": _SCNN | {"metrics": True},
@@ -221,46 +232,51 @@ SETTINGS: dict[str, tuple[Adapter, dict[str, dict[str, Any]]]] = {
         skglm,
         {
             "default": _BCD,
-            "float32": _BCD | {"precision": "float32"},
-            "float32, all gates at once": {"precision": "float32", "solver": {"p0": 10**6}},
-            "float32, 1000 epochs": {"precision": "float32", "solver": {"max_epochs": 1000}},
-            "float32, fixpoint": {"precision": "float32", "solver": {"ws_strategy": "fixpoint"}},
+            "float32": _FLOAT32 | {"solver": {}},
+            "float32, all gates at once": _FLOAT32 | {"solver": {"p0": 10**6}},
+            "float32, 1000 epochs": _FLOAT32 | {"solver": {"max_epochs": 1000}},
+            "float32, fixpoint": _FLOAT32 | {"solver": {"ws_strategy": "fixpoint"}},
         },
     ),
     "celer": (
         celer,
         {
             "default": _BCD,
-            "float32": _BCD | {"precision": "float32"},
-            "float32, all gates at once": {"precision": "float32", "solver": {"p0": 10**6}},
-            "float32, no pruning": {"precision": "float32", "solver": {"prune": False}},
+            "float32": _FLOAT32 | {"solver": {}},
+            "float32, all gates at once": _FLOAT32 | {"solver": {"p0": 10**6}},
+            "float32, no pruning": _FLOAT32 | {"solver": {"prune": False}},
         },
     ),
     "Clarabel": (
         cvxpy,
         {
             "default": _CLARABEL,
-            "compressed": _CLARABEL | {"compressed": True},
-            "compressed, faer": _CLARABEL | {"compressed": True, "solver_options": {"direct_solve_method": "faer"}},
+            "compressed": _CLARABEL | _COMPRESSED,
+            "compressed, float32": _CLARABEL | _COMPRESSED | _FLOAT32,
+            "compressed, float32, faer": _CLARABEL
+            | _COMPRESSED
+            | _FLOAT32
+            | {"solver_options": {"direct_solve_method": "faer"}},
         },
     ),
     "SCS": (
         cvxpy,
         {
-            "default": _SCS | {"solver_options": _PATIENT},
-            "compressed": _SCS | {"compressed": True, "solver_options": _PATIENT},
-            "compressed, indirect": _SCS | {"compressed": True, "solver_options": _PATIENT | {"use_indirect": True}},
-            "compressed, no scaling": _SCS | {"compressed": True, "solver_options": _PATIENT | {"normalize": False}},
+            "default": _SCS,
+            "compressed": _SCS | _COMPRESSED,
+            "compressed, float32": _scs(),
+            "compressed, float32, indirect": _scs(use_indirect=True),
+            "compressed, float32, not normalized": _scs(normalize=False),
         },
     ),
     "CRONOS": (
         cronos,
         {
             "default": {"rho": 0.1, "rank": 10, "iterations": 20},
-            "rho 300": {"rho": 300.0, "rank": 200, "iterations": 100},
-            "rho 1000": {"rho": 1000.0, "rank": 200, "iterations": 100},
-            "rho 1000, rank 400": {"rho": 1000.0, "rank": 400, "iterations": 100},
-            "rho 3000": {"rho": 3000.0, "rank": 200, "iterations": 100},
+            "rho 300": _CRONOS | {"rho": 300.0},
+            "rho 1000": _CRONOS,
+            "rho 1000, rank 400": _CRONOS | {"rank": 400},
+            "rho 3000": _CRONOS | {"rho": 3000.0},
         },
     ),
 }

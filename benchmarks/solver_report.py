@@ -1,5 +1,6 @@
 """Tables and figure of `solvers.py`."""
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from solver_cases import CASES
 from timed_trials import TARGET, Outcome
 
 # Okabe and Ito's colours, and a marker each for those who see none of them.
 STYLES = {
     "convexrecon": ("#000000", "o"),
-    "scnn": ("#E69F00", "s"),
+    "SCNN": ("#E69F00", "s"),
     "skglm": ("#56B4E9", "^"),
     "celer": ("#009E73", "v"),
     "Clarabel": ("#CC79A7", "D"),
@@ -84,21 +86,26 @@ def _notes(outcomes: list[Outcome]) -> str:
 
 
 def draw(outcomes: list[dict[str, Any]], path: Path) -> None:
-    """Certified gap against CPU seconds, a panel per case, at the strength in the middle."""
+    """Best certified gap so far against CPU seconds, a panel per case, at the strength in the middle."""
     found = [Outcome(**outcome) for outcome in outcomes]
-    cases = list(dict.fromkeys(outcome.case for outcome in found))
+    cases = [case for case in dict.fromkeys(outcome.case for outcome in found) if CASES[case].public]
     ratios = sorted({outcome.ratio for outcome in found})
     ratio = ratios[len(ratios) // 2]
-    figure, axes = plt.subplots(1, len(cases), figsize=(4.2 * len(cases) + 0.6, 4.6), squeeze=False, sharey=True)
-    for axis, case in zip(axes[0], cases, strict=True):
-        _panel(axis, [o for o in found if o.case == case and o.ratio == ratio])
-        axis.set_title(f"{case}, beta = {ratio:g} beta_max")
-    axes[0, 0].set_ylabel("certified gap / P(0)")
+    width = 4.2 * max(len(cases), 2) + 0.6
+    figure, axes = plt.subplots(1, len(cases), figsize=(width, 4.8), squeeze=False, sharey=True)
+    for axis, name in zip(axes[0], cases, strict=True):
+        _panel(axis, [o for o in found if o.case == name and o.ratio == ratio])
+        case = CASES[name]
+        size = f"{case.rows:,} pixels, {case.kernel} x {case.kernel}, {case.gates} gates"
+        axis.set_title(f"{name}: {size}\n$\\beta$ = {ratio:g} $\\beta_{{\\max}}$", fontsize=10)
+    axes[0, 0].set_ylabel("best certified gap so far, relative to P(0)")
     handles: dict[str, Any] = {}
     for axis in axes[0]:
         handles.update({text: handle for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)})
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=4, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.06 + 0.05 * (len(handles) // 4), 1, 1))
+    columns = 2 * len(axes[0]) if len(axes[0]) > 1 else 4
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=columns, frameon=False, fontsize=8)
+    lines = -(-len(handles) // columns)
+    figure.tight_layout(rect=(0, 0.02 + 0.045 * lines, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -108,13 +115,17 @@ def _panel(axis: Any, outcomes: list[Outcome]) -> None:
         points = sorted((p["cpu"], p["gap"]) for p in outcome.points if 0 < p["gap"] < float("inf"))
         if not points:
             continue
+        seconds, gaps = zip(*points, strict=True)
         color, marker = STYLES[outcome.solver]
         default = outcome.variant == "default" and outcome.solver != "convexrecon"
         axis.plot(
-            *zip(*points, strict=True),
+            seconds,
+            list(accumulate(gaps, min)),
             color=color,
             marker=marker,
-            markersize=4,
+            markersize=5,
+            # The last point always has its marker.
+            markevery=range(len(gaps) - 1, -1, -max(1, len(gaps) // 8)),
             linewidth=1 if default else 2,
             linestyle="--" if default else "-",
             markerfacecolor="white" if default else color,

@@ -28,7 +28,7 @@ def scaling(threads: int, skip: Collection[str], quick: bool) -> Iterator[tuple[
     _solved(CASES["small"], RATIO)  # loads and warms libraries up
     if "floor" not in skip:
         yield f"Time over that of the packed product alone, beta {RATIO:g} beta_max", [floor(case) for case in cases]
-    if "path" not in skip:
+    if "path" not in skip and not quick:
         title = f"A path of {PATH_VALUES} values down to {PATH_END:g} beta_max over one solve at its end"
         yield title, [path(case) for case in cases[:2]]
     if "growth" not in skip:

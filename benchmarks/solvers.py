@@ -23,14 +23,14 @@ PACKAGES = ("torch", "numpy", "pyscnn", "skglm", "celer", "cvxpy", "clarabel", "
 
 # Chosen by `--search`, which is recorded in README.md.
 BEST = {
-    "scnn": "no metrics",
+    "SCNN": "no metrics",
     "skglm": "float32",
     "celer": "float32",
-    "Clarabel": "compressed",
-    "SCS": "compressed",
+    "Clarabel": "compressed, float32",
+    "SCS": "compressed, float32",
     "CRONOS": "rho 1000",
 }
-QUICK_LIMIT = 10.0
+QUICK_LIMIT = 5.0
 RATIOS = (0.3, 0.1, 0.01)
 
 
