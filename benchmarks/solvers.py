@@ -31,6 +31,7 @@ BEST = {
     "CRONOS": "rho 1000",
 }
 QUICK_LIMIT = 5.0
+OUR_LIMIT = 3600.0
 RATIOS = (0.3, 0.1, 0.01)
 
 
@@ -40,8 +41,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cases", nargs="*", help="some of the cases; all if left out")
     parser.add_argument("--solvers", nargs="*", help="some of the packages; all if left out")
+    parser.add_argument("--variants", nargs="*", help="settings by name, in place of the default and the best ones")
     parser.add_argument("--ratios", nargs="*", type=float, default=RATIOS, help="beta / beta_max")
-    parser.add_argument("--limit", type=float, default=120.0, help="wall seconds of one run")
+    parser.add_argument("--limit", type=float, default=120.0, help="wall seconds of one run, or twice ours if more")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", type=float, default=20.0, help="GB of address space a process may have")
     parser.add_argument("--skip", nargs="*", default=(), choices=("comparison", "floor", "path", "growth"))
@@ -86,14 +88,19 @@ def comparison(given: argparse.Namespace) -> Iterator[Any]:
     limit = min(given.limit, QUICK_LIMIT) if given.quick else given.limit
     for name in names:
         case = CASES[name]
-        common = (limit, given.threads, given.memory)
-        yield from outcomes(Task(case, ratios, "convexrecon", "default", None, {}, *common))
+        how = (given.threads, given.memory)
+        longest = 0.0
+        for outcome in outcomes(Task(case, ratios, "convexrecon", "default", None, {}, OUR_LIMIT, *how)):
+            longest = max(longest, outcome.reached["wall"] if outcome.reached else 0.0)
+            yield outcome
+        # Nothing is ended before it had twice as long as ours.
+        common = (max(limit, 2 * longest), *how)
         for package in given.solvers or SETTINGS:
             adapter, variants = SETTINGS[package]
             if not case.public:
                 continue
-            wanted = (BEST[package],) if given.quick else ("default", BEST[package])
-            for variant in variants if given.search else dict.fromkeys(wanted):
+            wanted = [BEST[package]] if given.quick else ["default", BEST[package]]
+            for variant in given.variants or (variants if given.search else dict.fromkeys(wanted)):
                 yield from outcomes(Task(case, ratios, package, variant, adapter, variants[variant], *common))
 
 
