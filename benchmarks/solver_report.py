@@ -38,7 +38,7 @@ def cell(outcome: Outcome) -> str:
     if outcome.failure and not outcome.points:
         return "not run"
     within = "" if outcome.best_gap is None else f", gap {outcome.best_gap:.1e}"
-    return ("broke off" if outcome.failure else f"> {outcome.limit:g}") + within
+    return ("broke off" if outcome.failure else f"> {outcome.limit:.0f}") + within
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ BEST = {
     "skglm": "float32",
     "celer": "float32",
     "Clarabel": "compressed, float32",
-    "SCS": "compressed, float32",
+    "SCS": "compressed, float32, not normalized",
     "CRONOS": "rho 1000",
 }
 QUICK_LIMIT = 5.0
@@ -94,7 +94,7 @@ def comparison(given: argparse.Namespace) -> Iterator[Any]:
             longest = max(longest, outcome.reached["wall"] if outcome.reached else 0.0)
             yield outcome
         # Nothing is ended before it had twice as long as ours.
-        common = (max(limit, 2 * longest), *how)
+        common = (limit if given.quick else max(limit, 2 * longest), *how)
         for package in given.solvers or SETTINGS:
             adapter, variants = SETTINGS[package]
             if not case.public:
