@@ -165,6 +165,7 @@ def outcomes(task: Task) -> Iterator[Outcome]:
             elif kind == "unsuitable":
                 while pending:
                     yield outcome([], content)
+                return
             elif kind in ("finished", "failed", "ended"):
                 yield outcome(points, content)
                 points = []
