@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from convexrecon.convex.arrangements import Gates, draw_gates
-from convexrecon.convex.patches import BlockBatch, pixel_chunks
-from convexrecon.convex.program import ProgramSettings, Stream
+from convexrecon.convex.patches import BlockBatch, Stream, pixel_chunks
+from convexrecon.convex.program import ProgramSettings
 
 Array = npt.NDArray[np.floating]
 

@@ -15,8 +15,8 @@ class Penalty(Protocol):
         """Sum of the group norms: (G, d, m) -> scalar."""
         ...
 
-    def prox(self, weights: Tensor, step: float) -> Tensor:
-        """``argmin_V 1/2 ||V - W||^2 + step R(V)``: (G, d, m) -> (G, d, m)."""
+    def prox(self, weights: Tensor, step: float | Tensor) -> Tensor:
+        """``argmin_V 1/2 ||V - W||^2 + step R(V)``: (G, d, m) -> (G, d, m); one step, or (G,) of them."""
         ...
 
     def dual_norm(self, weights: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class GroupLasso:
         """Sum of Frobenius norms."""
         return weights.flatten(1).norm(dim=1).sum()
 
-    def prox(self, weights: Tensor, step: float) -> Tensor:
+    def prox(self, weights: Tensor, step: float | Tensor) -> Tensor:
         """Shrink each group towards zero by `step` in norm."""
         norms = weights.flatten(1).norm(dim=1)
         scale = (1 - step / norms.clamp_min(torch.finfo(weights.dtype).tiny)).clamp_min(0)
@@ -68,9 +68,11 @@ class NuclearNorm:
         """Sum of all singular values."""
         return _singular(weights)[0].sum()
 
-    def prox(self, weights: Tensor, step: float) -> Tensor:
+    def prox(self, weights: Tensor, step: float | Tensor) -> Tensor:
         """Soft-threshold the singular values of each group."""
         singular, right = _singular(weights)
+        if isinstance(step, Tensor):
+            step = step.unsqueeze(1)
         scale = (1 - step / singular.clamp_min(torch.finfo(weights.dtype).tiny)).clamp_min(0)
         return weights @ ((right * scale.unsqueeze(1)) @ right.transpose(1, 2))
 
