@@ -1,7 +1,7 @@
 """Hyperplane arrangements: gates, the sign patterns they cut the patches into, and how they are drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,9 @@ from convexrecon.errors import InputError
 SMALLEST_VARIANCE = 1e-7
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+# Samples (B, C, *N), count, kernel, generator -> filters (count, C, *k) of any scale.
+FilterDraw = Callable[[Sequence[Tensor], int, tuple[int, ...], torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,18 @@ def convolve(features: Tensor, filters: Tensor) -> Tensor:
         return CONVOLUTIONS[len(kernel)](features, filters, padding=tuple(size // 2 for size in kernel))
 
 
+def joined(first: Gates, second: Gates) -> Gates:
+    """The gates of both, in order."""
+    return Gates(torch.cat([first.filters, second.filters]), torch.cat([first.offsets, second.offsets]))
+
+
+def gaussian_filters(
+    samples: Sequence[Tensor], count: int, kernel: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """``g ~ N(0, I)``: (count, C, *k). Images are smooth, so that these respond to brightness."""
+    return torch.randn(count, samples[0].shape[1], *kernel, generator=generator)
+
+
 def draw_gates(
     samples: Sequence[Tensor],
     count: int,
@@ -79,12 +94,13 @@ def draw_gates(
     *,
     offset_scale: float = 1.0,
     whitened: float = 0.0,
+    draw: FilterDraw = gaussian_filters,
 ) -> Gates:
-    """Draw Gaussian gates with Gaussian offsets; duplicate and trivial patterns are replaced.
+    """Draw gates with Gaussian offsets; duplicate and trivial patterns are replaced.
 
-    ``g ~ N(0, I)``, a share of them ``g ~ N(0, C^-1)`` with C the covariance of the patches, scaled so that
-    g * u has unit variance on the samples, and ``b ~ N(0, offset_scale^2)``. Images are smooth, so that the
-    former respond to brightness, the latter to edges and texture.
+    Filters come from `draw`, a share of them instead from ``N(0, C^-1)`` with C the covariance of the patches,
+    which respond to edges and texture; all are scaled so that g * u has unit variance on the samples, and
+    ``b ~ N(0, offset_scale^2)``.
     Offsets of 0.5 to 1 standard deviation of the response are worth 0.4 to 0.5 dB; without them the
     denoiser is positively homogeneous. A pattern is trivial when the gate is never open on the samples,
     and a duplicate when it agrees with an earlier gate on every sample pixel.
@@ -98,6 +114,7 @@ def draw_gates(
         offset_scale: standard deviation of the offsets in units of the response's; 0 for gates through
             the origin.
         whitened: share of the gates drawn from N(0, C^-1), from 0 to 1.
+        draw: where the other filters come from; `gate_sampling` has more.
 
     Raises:
         InputError: a size, share or scale out of range, or data on which every pattern is trivial.
@@ -108,20 +125,20 @@ def draw_gates(
         )
     if not 0 <= whitened <= 1:
         raise InputError(f"gates: expected a whitened share from 0 to 1, found {whitened}")
-    channels = samples[0].shape[1]
     whitening = _inverse_root_covariance(samples, kernel) if whitened > 0 else None
     found: Gates | None = None
     seen: set[bytes] = set()
     for _ in range(8):
-        filters = torch.randn(count, channels, *kernel, generator=generator)
+        filters = draw(samples, count, kernel, generator)
         if whitening is not None:
             chosen = torch.rand(count, generator=generator) < whitened
-            filters[chosen] = (filters[chosen].flatten(1) @ whitening).view_as(filters[chosen])
+            white = gaussian_filters(samples, int(chosen.sum()), kernel, generator)
+            filters[chosen] = (white.flatten(1) @ whitening).view_as(white)
         offsets = torch.randn(count, generator=generator) * offset_scale
         fresh = Gates(_unit_response(filters, samples), offsets)
         keep = _distinct(fresh, samples, seen)
         fresh = fresh.select(keep)
-        found = fresh if found is None else _join(found, fresh)
+        found = fresh if found is None else joined(found, fresh)
         if len(found) >= count:
             break
     assert found is not None
@@ -167,7 +184,3 @@ def _distinct(gates: Gates, samples: Sequence[Tensor], seen: set[bytes]) -> Tens
             seen.add(code)
             keep.append(index)
     return torch.tensor(keep, dtype=torch.int64)
-
-
-def _join(first: Gates, second: Gates) -> Gates:
-    return Gates(torch.cat([first.filters, second.filters]), torch.cat([first.offsets, second.offsets]))
