@@ -108,18 +108,29 @@ def _gap(
     largest: float,
     beta: float,
 ) -> Certificate:
-    """Gap from ||rho||^2 / n, <rho, T> / n, ||T||^2 / n, beta R(W) and max_g ||(A^T rho / n)_g||_dual.
+    """Gap from ||rho||^2 / n, <rho, T> / n, ||T||^2 / n, beta R(W) and max_g ||(A^T rho / n)_g||_dual."""
+    objective = residual_energy / 2 + penalty_value
+    bound = dual_value(residual_energy, residual_target, largest, beta)
+    relative = (objective - bound) / (tau / 2) if tau > 0 else 0.0
+    return Certificate(objective, bound, max(relative, 0.0), largest)
+
+
+def dual_value(residual_energy: float, residual_target: float, largest: float, beta: float) -> float:
+    """The best dual objective on the ray of a residual: a lower bound on min P if `largest` is no smaller than it is.
 
     The dual point nu = s rho / n is feasible for 0 <= s <= beta / largest, and
     D(nu) = <nu, T> - n/2 ||nu||^2 is greatest on that ray at s = <rho, T> / ||rho||^2, clipped.
+
+    Args:
+        residual_energy: ||rho||^2 / n.
+        residual_target: <rho, T> / n.
+        largest: max_g ||(A^T rho / n)_g||_dual over all groups of the program.
+        beta: weight of the penalty.
     """
-    objective = residual_energy / 2 + penalty_value
     feasible = beta / largest if largest > 0 else float("inf")
     best = residual_target / residual_energy if residual_energy > 0 else 0.0
     scale = max(min(best, feasible), 0.0)
-    bound = scale * residual_target - scale**2 * residual_energy / 2
-    relative = (objective - bound) / (tau / 2) if tau > 0 else 0.0
-    return Certificate(objective, bound, max(relative, 0.0), largest)
+    return scale * residual_target - scale**2 * residual_energy / 2
 
 
 def beta_max(quadratic: Quadratic, penalty: Penalty) -> float:

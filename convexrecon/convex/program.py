@@ -16,7 +16,7 @@ from convexrecon.convex.sufficient_statistics import accumulate
 from convexrecon.solvers.certificates import Certificate, measure_on_data
 from convexrecon.solvers.path import solve, solve_path
 from convexrecon.solvers.penalties import penalty_named
-from convexrecon.solvers.quadratics import Quadratic
+from convexrecon.solvers.quadratics import DenseQuadratic, Quadratic
 from convexrecon.solvers.solution import Solution
 
 __all__ = [
@@ -51,19 +51,8 @@ def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> Bl
     statistics = accumulate(stream(), gates, constant=settings.constant)
     quadratic = statistics.quadratic()
     accumulated = time.perf_counter()
-    penalty = penalty_named(settings.penalty)
     largest, beta = strength(quadratic, settings)
-    limit = settings.max_iterations
-    solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, max_iterations=limit)
-    if not solution.converged and limit is None:
-        quadratic = quadratic.steadied()
-        solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, initial=solution.weights)
-
-    def again(correlation: Tensor, weights: Tensor) -> Solution:
-        exact = replace(quadratic, linear=quadratic.multiply(weights) + correlation)
-        return solve(exact, penalty, beta, tolerance=settings.tolerance / 2, initial=weights)
-
-    solution = refined(solution, float64_parts(stream, gates, settings.constant), settings, again)
+    solution = solve_statistics(quadratic, stream, gates, settings, beta)
     return BlockSolution(
         gates=gates,
         solution=solution,
@@ -73,6 +62,37 @@ def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> Bl
         seconds_solve=time.perf_counter() - accumulated,
         method=method,
     )
+
+
+def solve_statistics(
+    quadratic: DenseQuadratic,
+    stream: Stream,
+    gates: Gates,
+    settings: ProgramSettings,
+    beta: float,
+    initial: Tensor | None = None,
+) -> Solution:
+    """The optimum from statistics that are there already, its certificate measured on the data and mended.
+
+    Args:
+        quadratic: of the data and the gates.
+        stream: the data.
+        gates: the arrangement, P gates.
+        settings: penalty and accuracy.
+        beta: strength, > 0.
+        initial: W to start from, (P, d, m), or None.
+    """
+    penalty, limit = penalty_named(settings.penalty), settings.max_iterations
+    solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, initial=initial, max_iterations=limit)
+    if not solution.converged and limit is None:
+        quadratic = quadratic.steadied()
+        solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, initial=solution.weights)
+
+    def again(correlation: Tensor, weights: Tensor) -> Solution:
+        exact = replace(quadratic, linear=quadratic.multiply(weights) + correlation)
+        return solve(exact, penalty, beta, tolerance=settings.tolerance / 2, initial=weights)
+
+    return refined(solution, float64_parts(stream, gates, settings.constant), settings, again)
 
 
 def program_path(
