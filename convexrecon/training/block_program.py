@@ -1,6 +1,7 @@
 """The program of a block: its data as a stream, its optimum, its certificate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from tqdm.auto import tqdm
 from convexrecon.cascade import Cascade, to_channels
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.consistent_program import solve_consistent_program
+from convexrecon.convex.gate_growth import GrownSolution
 from convexrecon.convex.patches import BlockBatch, Stream
 from convexrecon.convex.program import BlockSolution, certify_program, solve_program
 from convexrecon.convex.recovery import weights_of
@@ -18,6 +20,7 @@ from convexrecon.errors import InputError
 from convexrecon.seeding import generator
 from convexrecon.solvers.certificates import Certificate
 from convexrecon.training.block_data import BlockData
+from convexrecon.training.block_gates import fixed_gates, grow_gates
 from convexrecon.training.consistent_loss import consistent_data
 from convexrecon.training.image_store import key_of, read_store
 
@@ -48,14 +51,40 @@ def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
     return stream
 
 
-def solve_block(data: BlockData, cascade: Cascade, index: int, gates: Gates) -> BlockSolution:
-    """The optimum of block `index`'s program, with the loss that the settings ask for."""
-    convex = data.settings.convex
+@dataclass(frozen=True)
+class SolvedBlock:
+    """The optimum of a block's program.
+
+    Attributes:
+        solved: gates, weights, certificate.
+        grown: how the gates were found, or None if they were not grown.
+    """
+
+    solved: BlockSolution
+    grown: GrownSolution | None
+
+
+def solve_block(data: BlockData, cascade: Cascade, index: int, samples: Sequence[Tensor]) -> SolvedBlock:
+    """The optimum of block `index`'s program, with the gates and the loss that the settings ask for.
+
+    Gates are grown on the image loss; a consistent loss then takes them as they are.
+
+    Args:
+        data: the training slices.
+        cascade: the blocks before it.
+        index: of the block, from 0.
+        samples: its inputs (B, C, *N) on a few training slices.
+    """
+    settings, convex = data.settings, data.settings.convex
     stream = block_stream(data, cascade, index)
+    grown = None if convex.grow.rule == "none" else grow_gates(settings, index, samples, stream)
+    if grown is not None and convex.loss == "image":
+        return SolvedBlock(grown.solved, grown)
+    gates = fixed_gates(settings, index, samples) if grown is None else grown.solved.gates
     if convex.loss == "image":
-        return solve_program(stream, gates, convex.program)
+        return SolvedBlock(solve_program(stream, gates, convex.program), None)
     with consistent_data(data, cascade, index) as consistent:
-        return solve_consistent_program(consistent, stream, gates, convex.program)
+        return SolvedBlock(solve_consistent_program(consistent, stream, gates, convex.program), grown)
 
 
 def block_weights(cascade: Cascade, index: int) -> tuple[Gates, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import tomli_w
 
 from convexrecon.cascade import BLOCK_INPUTS
+from convexrecon.convex.gate_growth import GrowthSettings
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
@@ -19,6 +20,7 @@ else:
     import tomli as tomllib
 
 Settings = TypeVar("Settings")
+GateChoice = Literal["gaussian", "zero_mean", "patches", "patch_differences", "mixed", "trained"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class ConvexSettings:
             program harder.
         loss_image_share: weight of the image loss in a consistent one. A consistent loss alone says nothing of
             what consistency will overwrite; a little of the image loss settles that, and halves the passes.
+        gates: where the gates' filters come from: "gaussian", "zero_mean", "patches" of the data or
+            "patch_differences", "mixed" (some of each), or "trained" (the gates of another run's blocks, at most
+            as many as those have).
+        gates_run: the run folder that "trained" gates are taken from.
+        grow: whether and how gates are searched for instead of drawn; the candidates are drawn as gates are.
         offset_scale: standard deviation of the gates' offsets in units of the response's; 0 for gates
             through the origin.
         whitened: share of the gates that are drawn to respond to edges and texture instead of brightness.
@@ -95,6 +102,9 @@ class ConvexSettings:
     loss: Literal["image", "consistent"] = "image"
     loss_lam: float = 0.05
     loss_image_share: float = 0.05
+    gates: GateChoice = "gaussian"
+    gates_run: str | None = None
+    grow: GrowthSettings = field(default_factory=GrowthSettings)
     offset_scale: float = 1.0
     whitened: float = 0.0
     pixel_fraction: float = 1.0
@@ -105,6 +115,15 @@ class ConvexSettings:
     def __post_init__(self) -> None:
         if not 0 < self.pixel_fraction <= 1:
             raise InputError(f"pixel_fraction: expected in (0, 1], found {self.pixel_fraction}")
+        if (self.gates == "trained") != (self.gates_run is not None):
+            raise InputError(
+                "convex: gates = 'trained' and gates_run = a run folder go together, "
+                f"found {self.gates!r} and {self.gates_run!r}"
+            )
+        if self.gates == "trained" and self.grow.rule != "none":
+            raise InputError(
+                f"convex: gates = 'trained' are not grown; expected grow.rule = 'none', found {self.grow.rule!r}"
+            )
         if not self.loss_image_share >= 0:
             raise InputError(f"loss_image_share: expected a number >= 0, found {self.loss_image_share}")
         if not 0 <= self.whitened <= 1:

@@ -1,5 +1,6 @@
 """Convex layer-wise training: solve a block's program, freeze it, apply it, go on to the next."""
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.cascade import Block, Cascade
-from convexrecon.convex.arrangements import draw_gates
+from convexrecon.convex.gate_growth import GrownSolution
 from convexrecon.convex.program import BlockSolution
 from convexrecon.convex.recovery import gated_network
 from convexrecon.data.dataset import PreparedSlices
@@ -25,7 +26,6 @@ from convexrecon.physics.data_consistency import (
     NoDataConsistency,
     ProximalDataConsistency,
 )
-from convexrecon.seeding import generator
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_program import solve_block
 from convexrecon.training.config import RunSettings
@@ -112,27 +112,21 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
         part.write_images(cascade, before)
     samples = _sample_features(data, cascade, index)
     model = settings.model
-    kernel = (model.kernel,) * (samples[0].ndim - 2)
-    gates = draw_gates(
-        samples,
-        model.units,
-        kernel,
-        generator(settings.seed, "gates", index),
-        offset_scale=settings.convex.offset_scale,
-        whitened=settings.convex.whitened,
-    ).to(data.device)
-    solved = solve_block(data, cascade, index, gates)
+    block_solved = solve_block(data, cascade, index, samples)
+    solved = block_solved.solved
     if data.stacks_features:
         cascade = _stack_layer(cascade, solved, samples, settings)
         block = next(iter(cascade))
     else:
-        denoiser = GatedDenoiser(gates, solved.solution.weights, constant=settings.convex.program.constant)
+        denoiser = GatedDenoiser(solved.gates, solved.solution.weights, constant=settings.convex.program.constant)
         block = Block(denoiser, NoDataConsistency(), inputs=model.inputs).to(data.device)
         block.consistency = _consistency(data, cascade, block, index)
         cascade = Cascade([*cascade, block], initial=cascade.initial)
     block.to(data.device)
     scores = [_apply(part, cascade, block, index, before) for part in sets]
     record = _record(index, solved, block.consistency.lam, model.units)
+    if block_solved.grown is not None:
+        record |= _growth_record(block_solved.grown, settings.convex.loss)
     record |= {"psnr_train": scores[0], "psnr_validation": scores[1] if len(scores) > 1 else None}
     return cascade, record
 
@@ -235,6 +229,16 @@ def _record(index: int, solved: BlockSolution, lam: float | None, units: int) ->
         "seconds_accumulate": solved.seconds_accumulate,
         "seconds_solve": solved.seconds_solve,
     }
+
+
+def _growth_record(grown: GrownSolution, loss: str) -> Record:
+    """What the growth did and, where the block was solved for its loss, what the last search found."""
+    record: Record = {
+        "growth": [dataclasses.asdict(step) for step in grown.rounds],
+        "growth_stopped_by": grown.stopped_by,
+        "seconds_search": grown.seconds_search,
+    }
+    return record | (dataclasses.asdict(grown.search) if loss == "image" else {})
 
 
 def _line(record: Record, blocks: int) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from convexrecon.convex.gate_growth import GrowthSettings
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.errors import InputError
 from convexrecon.training.config import ConvexSettings, RunSettings, dump_settings, load_settings
@@ -23,6 +24,8 @@ def test_settings_survive_the_round_trip(tmp_path: Path) -> None:
     )
     assert load_settings(written(tmp_path, dump_settings(settings))) == settings
     assert load_settings(written(tmp_path, dump_settings(RunSettings()))) == RunSettings()
+    grown = ConvexSettings(grow=GrowthSettings(rule="violation", per_round=2), gates="mixed", whitened=0.5)
+    assert load_settings(written(tmp_path, dump_settings(RunSettings(convex=grown)))) == RunSettings(convex=grown)
     wide = replace(RunSettings(), model=replace(RunSettings().model, inputs=("image", "zero_filled")))
     assert load_settings(written(tmp_path, dump_settings(wide))) == wide
 
@@ -50,6 +53,13 @@ def test_what_the_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("[convex]\nloss = 'output'", "loss: expected one of image, consistent, found 'output'"),
         ("[model]\nstacking = 'features'\n[convex]\nloss = 'consistent'", "expects model.stacking = 'cascade'"),
         ("[model]\nconsistency = 'none'\n[convex]\nloss = 'consistent'", "found 'cascade' and 'none'"),
+        ("[convex]\ngates = 'lucky'", "gates: expected one of gaussian, zero_mean, patches"),
+        ("[convex]\ngates = 'trained'", "gates = 'trained' and gates_run = a run folder go together"),
+        ("[convex]\ngates_run = 'run'", "found 'gaussian' and 'run'"),
+        ("[convex]\ngates = 'trained'\ngates_run = 'a'\n[convex.grow]\nrule = 'explained'", "are not grown"),
+        ("[convex.grow]\nrule = 'greedy'", "rule: expected one of none, violation, explained, found 'greedy'"),
+        ("[convex.grow]\ncandidates = 0", "grow.candidates: expected at least 1, found 0"),
+        ("[convex.grow]\nrounds = 3", "unknown key 'rounds'; expected one of rule, per_round"),
         ("[convex.program]\nbeta_ratio = -1.0", "beta_ratio: expected a positive"),
         ("[end_to_end]\nepochs = 0", "epochs >= 1"),
         ("seed = [", "not valid TOML"),
