@@ -9,8 +9,9 @@ continues. Without --prepared it simulates its data. Run:
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,22 @@ from convexrecon.training.train import train
 Rows = list[dict[str, Any]]
 Results = Mapping[tuple[str, int], list[Rows]]
 
-# Okabe and Ito's colours, told apart by all readers, and a marker each for those who see none.
+# Colours of Okabe and Ito, and a wine red of Tol's, told apart by all readers; a marker each for those who see none.
 STYLES = {
     "gaussian": ("#000000", "o"),
     "whitened": ("#E69F00", "s"),
     "zero_mean": ("#56B4E9", "v"),
-    "patches": ("#F0E442", "D"),
+    "patches": ("#009E73", "D"),
     "patch_differences": ("#CC79A7", "P"),
     "trained": ("#999999", "X"),
     "grown_violation": ("#0072B2", "^"),
     "grown_explained": ("#D55E00", "*"),
+    "grown_from_patches": ("#882255", "d"),
 }
 
 
 def choices(base: ConvexSettings, trained: Path | None) -> dict[str, ConvexSettings]:
-    """Settings by name; half of the candidates that gates are grown from are whitened."""
+    """Settings by name; gates grow from Gaussian candidates, half of them whitened, or from patches."""
     half = replace(base, whitened=0.5)
     found = {
         "gaussian": base,
@@ -53,6 +55,7 @@ def choices(base: ConvexSettings, trained: Path | None) -> dict[str, ConvexSetti
         "patch_differences": replace(base, gates="patch_differences"),
         "grown_violation": replace(half, grow=GrowthSettings(rule="violation")),
         "grown_explained": replace(half, grow=GrowthSettings(rule="explained")),
+        "grown_from_patches": replace(base, gates="patches", grow=GrowthSettings(rule="explained")),
     }
     if trained is not None:
         found["trained"] = replace(base, gates="trained", gates_run=str(trained.resolve()))
@@ -96,20 +99,20 @@ def measured(options: argparse.Namespace, prepared: Path) -> Results:
 
 def table(results: Results) -> str:
     """Markdown: objective of block 1, PSNR after the first and last block, training seconds; seeds as min to max."""
-    last = len(next(iter(results.values()))[0])
-    lines = [
-        f"| choice | gates | objective x 1000, block 1 | PSNR dB, block 1 | PSNR dB, block {last} | s |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    shown = _blocks_shown(results)
+    heads = ["choice", "gates", "objective x 1000, block 1", *(f"PSNR dB, block {block}" for block in shown), "s"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for (name, gates), seeds in sorted(results.items(), key=lambda item: (list(STYLES).index(item[0][0]), item[0][1])):
-        used = sorted({rows[0]["gates"] for rows in seeds})
-        objective = _spread([1000 * rows[0]["objective"] for rows in seeds], 3)
-        first = _spread([rows[0]["psnr_validation"] for rows in seeds], 2)
-        final = _spread([rows[-1]["psnr_validation"] for rows in seeds], 2)
-        seconds = sum(row["seconds"] for rows in seeds for row in rows) / len(seeds)
-        count = str(gates) if used == [gates] else f"{gates} ({'/'.join(map(str, used))})"
-        lines.append(f"| {name} | {count} | {objective} | {first} | {final} | {seconds:.0f} |")
+        cells = [name, str(gates), _spread([1000 * rows[0]["objective"] for rows in seeds], 3)]
+        cells += [_spread([rows[block - 1]["psnr_validation"] for rows in seeds], 2) for block in shown]
+        cells.append(f"{sum(row['seconds'] for rows in seeds for row in rows) / len(seeds):.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _blocks_shown(results: Results) -> list[int]:
+    """The first block and, if it is another one, the last."""
+    return sorted({1, len(next(iter(results.values()))[0])})
 
 
 def _spread(values: list[float], digits: int) -> str:
@@ -117,15 +120,19 @@ def _spread(values: list[float], digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+def _objective(rows: Rows) -> float:
+    return 1000 * float(rows[0]["objective"])
+
+
+def _psnr(block: int, rows: Rows) -> float:
+    return float(rows[block - 1]["psnr_validation"])
+
+
 def figure(results: Results) -> Figure:
-    """Three panels over the number of gates, a line a choice; bars span the seeds."""
-    last = len(next(iter(results.values()))[0])
-    panels = [
-        ("objective of block 1, x 1000", lambda rows: 1000 * rows[0]["objective"]),
-        ("validation PSNR after block 1, dB", lambda rows: rows[0]["psnr_validation"]),
-        (f"validation PSNR after block {last}, dB", lambda rows: rows[-1]["psnr_validation"]),
-    ]
-    drawing = Figure(figsize=(13, 4.6), layout="constrained")
+    """Objective and PSNR over the number of gates, a line a choice; bars span the seeds."""
+    panels: list[tuple[str, Callable[[Rows], float]]] = [("objective of block 1, x 1000", _objective)]
+    panels += [(f"validation PSNR after block {block}, dB", partial(_psnr, block)) for block in _blocks_shown(results)]
+    drawing = Figure(figsize=(4.4 * len(panels), 4.6), layout="constrained")
     axes = drawing.subplots(1, len(panels))
     for axis, (title, value) in zip(axes, panels, strict=True):
         for name, (colour, marker) in STYLES.items():
