@@ -15,7 +15,9 @@ from convexrecon.convex.gate_scores import Rule, violations
 from convexrecon.convex.gate_search import Candidates, choose, search_gates
 from convexrecon.convex.gated_convolution import feature_count
 from convexrecon.convex.grown_statistics import GrownStatistics, grow_statistics
-from convexrecon.convex.program import BlockSolution, ProgramSettings, Stream, solve_statistics
+from convexrecon.convex.patches import Stream
+from convexrecon.convex.program import BlockSolution, ProgramSettings, solve_statistics
+from convexrecon.convex.program_settings import Method
 from convexrecon.convex.sampled_pixels import SampledPixels, sample_pixels
 from convexrecon.convex.sufficient_statistics import gram_bytes
 from convexrecon.errors import InputError
@@ -157,7 +159,7 @@ def grow_program(
         pixels=statistics.pixels,
         seconds_accumulate=seconds["accumulate"],
         seconds_solve=seconds["solve"],
-        matrix_free=False,
+        method=Method("statistics", "rows of H are added with the gates"),
     )
     stopped_by: StoppedBy = "budget" if len(gates) >= budget else "no_violation"
     return GrownSolution(solved, search, rounds, stopped_by, seconds["search"])
@@ -254,10 +256,14 @@ def _strength(statistics: GrownStatistics, drawn: Gates, pixels: SampledPixels, 
 
 
 def _between_rounds(task: _Task, statistics: GrownStatistics, start: Tensor | None) -> Solution:
-    limit = task.settings.max_iterations
-    options: dict[str, object] = {} if limit is None else {"max_iterations": limit}
-    tolerance = ROUND_TOLERANCE * task.settings.tolerance
-    return solve(statistics.quadratic(), task.penalty, task.beta, tolerance=tolerance, initial=start, **options)
+    return solve(
+        statistics.quadratic(),
+        task.penalty,
+        task.beta,
+        tolerance=ROUND_TOLERANCE * task.settings.tolerance,
+        initial=start,
+        max_iterations=task.settings.max_iterations,
+    )
 
 
 def _violating(task: _Task, gates: Gates, weights: Tensor, rule: Rule, wanted: int) -> Gates:

@@ -10,7 +10,7 @@ from convexrecon.convex.arrangements import Gates, draw_gates
 from convexrecon.convex.gate_growth import GrownSolution, grow_program
 from convexrecon.convex.gate_sampling import FILTER_DRAWS
 from convexrecon.convex.gate_search import draw_candidates
-from convexrecon.convex.program import Stream
+from convexrecon.convex.patches import Stream
 from convexrecon.convex.sampled_pixels import SampledPixels
 from convexrecon.convex.trained_gates import trained_gates
 from convexrecon.errors import InputError
