@@ -3,9 +3,10 @@
 With r = A^H (y - A z), which does not depend on lam, the proximal step is
 ``x(lam) = z + (A^H A + lam)^-1 r``. The Krylov space of (A^H A, r) is the same for every shift lam, so m
 Lanczos steps Q T = A^H A Q give x(lam) = z + ||r|| Q (T + lam)^-1 e_1 for all of them, and the squared
-error against a target is a rational function of lam with 3 m numbers per sample.
+error against a target, an image or samples, is a rational function of lam with m (m + 3) numbers per sample.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,28 +20,38 @@ from convexrecon.physics.sense import Sense
 class ConsistencyPath:
     """Squared error of the proximal step against the target, as a function of lam.
 
-    ``||x(lam) - x*||^2 = ||z - x*||^2 + sum_j 2 a_j b_j / (s_j + lam) + b_j^2 / (s_j + lam)^2``
+    With c_j = b_j / (s_j + lam), ``||E x(lam) - t||^2 = ||E z - t||^2 + 2 <a, c> + <c, G c>``: E is the identity
+    and t the target image, or E measures samples and t is what they are.
 
     Attributes:
-        before: (B,) float64, ||z - x*||^2.
+        before: (B,) float64, ||E z - t||^2.
         nodes: (B, m) float64, Ritz values s_j.
-        overlap: (B, m) float64, a_j = Re <Q u_j, z - x*>.
+        overlap: (B, m) float64, a_j = Re <E Q u_j, E z - t>.
         weight: (B, m) float64, b_j = ||r|| (u_j)_1.
+        gram: (B, m, m) float64, G_jk = Re <E Q u_j, E Q u_k>.
     """
 
     before: Tensor
     nodes: Tensor
     overlap: Tensor
     weight: Tensor
+    gram: Tensor
 
     def squared_error(self, lam: float) -> Tensor:
-        """||x(lam) - x*||^2 per sample, (B,) float64."""
+        """||E x(lam) - t||^2 per sample, (B,) float64."""
         shrunk = self.weight / (self.nodes + lam)
-        return self.before + (2 * self.overlap * shrunk + shrunk**2).sum(1)
+        quadratic = torch.einsum("bj,bjk,bk->b", shrunk, self.gram, shrunk)
+        return self.before + (2 * self.overlap * shrunk).sum(1) + quadratic
 
 
 def consistency_path(
-    sense: Sense, adjoint_kspace: Tensor, image: Tensor, target: Tensor, *, steps: int = 15
+    sense: Sense,
+    adjoint_kspace: Tensor,
+    image: Tensor,
+    target: Tensor,
+    *,
+    steps: int = 15,
+    measure: Callable[[Tensor], Tensor] | None = None,
 ) -> ConsistencyPath:
     """Lanczos from ``r = A^H (y - A z)`` with full reorthogonalization; see `ConsistencyPath`.
 
@@ -48,8 +59,9 @@ def consistency_path(
         sense: the operator A.
         adjoint_kspace: A^H y, (B, *N) complex.
         image: z, (B, *N) complex.
-        target: x*, (B, *N) complex.
+        target: t, (B, *N) complex, or what `measure` makes of such.
         steps: m, as many as the CG iterations of the step that will be used.
+        measure: E, linear, (B, *N) -> (B, any) complex; the identity if None.
     """
     residual = adjoint_kspace - sense.normal(image)
     norm = inner(residual, residual).sqrt()
@@ -71,13 +83,16 @@ def consistency_path(
     tridiagonal = torch.diag_embed(diagonal)
     tridiagonal += torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)
     nodes, vectors = torch.linalg.eigh(tridiagonal)
-    error = image - target
-    overlaps = torch.stack([inner(q, error) for q in basis[:-1]], 1).double()
+    seen = [q if measure is None else measure(q) for q in basis[:-1]]
+    error = (image if measure is None else measure(image)) - target
+    overlaps = torch.stack([inner(s, error) for s in seen], 1).double()
+    products = torch.stack([torch.stack([inner(s, other) for other in seen], 1) for s in seen], 1).double()
     return ConsistencyPath(
         before=inner(error, error).double(),
         nodes=nodes.clamp_min(0),
         overlap=(vectors.transpose(1, 2) @ overlaps.unsqueeze(-1)).squeeze(-1),
         weight=norm.double().unsqueeze(1) * vectors[:, 0, :],
+        gram=vectors.transpose(1, 2) @ products @ vectors,
     )
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.cascade import Cascade, input_channels
-from convexrecon.data.dataset import Batch, PreparedSlices, batches
+from convexrecon.data.dataset import Batch, PreparedSlices, SliceKey, batches
 from convexrecon.denoisers.feature_stack import FeatureStack
+from convexrecon.seeding import generator
 from convexrecon.training.config import RunSettings
+from convexrecon.training.held_out_samples import split_batch
 from convexrecon.training.image_store import is_complete, keys_of, read_store, slice_keys, write_store
 
 
@@ -26,6 +28,7 @@ class BlockData:
         state: folder of the stores.
         device: where to compute.
         progress: whether to show bars.
+        held_out: share of each slice's samples that nothing here sees but `load_split`; 0 for none.
     """
 
     name: str
@@ -34,6 +37,7 @@ class BlockData:
     state: Path
     device: torch.device
     progress: bool
+    held_out: float = 0.0
 
     @property
     def stacks_features(self) -> bool:
@@ -63,17 +67,34 @@ class BlockData:
         """Every slice once, on the device, with a progress bar named `task`."""
         with tqdm(total=len(self.slices), desc=task, leave=False, disable=not self.progress) as bar:
             for batch in batches(self.slices, self.settings.batch_size):
-                yield batch.to(self.device)
+                yield self._kept(batch).to(self.device)
                 bar.update(len(batch.volume))
 
+    def load(self, position: int) -> Batch:
+        """One slice, on the device."""
+        return self._kept(self.slices.load(position)).to(self.device)
+
+    def load_split(self, position: int) -> tuple[Batch, Batch]:
+        """One slice with the samples that `load` gives, and with those held out, on the device."""
+        kept, held_out = split_batch(self.slices.load(position), self.held_out, self.settings.seed)
+        return kept.to(self.device), held_out.to(self.device)
+
+    def _kept(self, batch: Batch) -> Batch:
+        return batch if self.held_out == 0 else split_batch(batch, self.held_out, self.settings.seed)[0]
+
     def write_fixed(self, cascade: Cascade) -> None:
-        """Write what does not change from block to block, unless it is there: targets, and inputs if seen."""
+        """Write what does not change from block to block, unless it is there: inputs if seen, and targets.
+
+        Of slices of which samples are held out, the targets are not used.
+        """
         makers: dict[Path, Callable[[Batch], Tensor]] = {
             self.targets: lambda batch: batch.target,
             self.input("zero_filled", 0): lambda batch: batch.sense.adjoint(batch.kspace),
             self.input("initial", 0): lambda batch: cascade.start(batch.sense, batch.sense.adjoint(batch.kspace)),
         }
-        wanted = [self.targets, *(self.input(name, 0) for name in self.settings.model.inputs[1:])]
+        wanted = [self.input(name, 0) for name in self.settings.model.inputs[1:]]
+        if self.held_out == 0:
+            wanted.append(self.targets)
         for store in wanted:
             if not is_complete(store, slice_keys(self.slices)):
                 images = ((keys_of(batch), makers[store](batch)) for batch in self.batches(store.stem))
@@ -85,6 +106,14 @@ class BlockData:
         images = {name: read_store(self.input(name, blocks), keys).to(self.device) for name in inputs}
         with torch.no_grad():
             return stacked_features(cascade, input_channels(images, inputs), blocks)
+
+    def drawn(self, rows: Tensor, index: int, entry: SliceKey) -> Tensor:
+        """Of the pixels (B, 1, *N) bool that count, the share `pixel_fraction` that block `index` is posed on."""
+        fraction = self.settings.convex.pixel_fraction
+        if fraction == 1:
+            return rows
+        rng = generator(self.settings.seed, "pixels", index, entry.volume, entry.slice_index)
+        return rows & (torch.rand(rows.shape, generator=rng) < fraction).to(rows.device)
 
     def write_images(self, cascade: Cascade, blocks: int) -> None:
         """Write the images after `blocks` frozen blocks, from those before the last of them if on disk."""

@@ -1,9 +1,9 @@
 """The program of a block: its data as a stream, its optimum, its certificate."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -17,12 +17,12 @@ from convexrecon.convex.recovery import weights_of
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.errors import InputError
-from convexrecon.seeding import generator
 from convexrecon.solvers.certificates import Certificate
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_gates import fixed_gates, grow_gates
 from convexrecon.training.consistent_loss import consistent_data
 from convexrecon.training.image_store import key_of, read_store
+from convexrecon.training.self_supervised_loss import held_out_data, unsupervised_stream
 
 
 def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
@@ -31,7 +31,6 @@ def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
     The rows are the pixels where the target is not exactly zero, i.e. where a coil map is not: elsewhere a
     block does not act. Of these a share `pixel_fraction` is drawn, by a generator named after the slice.
     """
-    settings = data.settings
 
     def stream() -> Iterator[BlockBatch]:
         task = f"block {index + 1}: pass over the data"
@@ -39,11 +38,7 @@ def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
             key = key_of(entry.volume, entry.slice_index)
             features = data.features(cascade, [key], index)
             target = read_store(data.targets, [key]).to(data.device)
-            rows = (target != 0).unsqueeze(1)
-            rng = generator(settings.seed, "pixels", index, entry.volume, entry.slice_index)
-            if settings.convex.pixel_fraction < 1:
-                drawn = torch.rand(rows.shape, generator=rng) < settings.convex.pixel_fraction
-                rows = rows & drawn.to(rows.device)
+            rows = data.drawn((target != 0).unsqueeze(1), index, entry)
             # The skip is from the current image, not from the hidden channels of a stack.
             image = read_store(data.input("image", index), [key]).to(data.device)
             yield BlockBatch(features, to_channels(target - image), rows)
@@ -83,8 +78,19 @@ def solve_block(data: BlockData, cascade: Cascade, index: int, samples: Sequence
     gates = fixed_gates(settings, index, samples) if grown is None else grown.solved.gates
     if convex.loss == "image":
         return SolvedBlock(solve_program(stream, gates, convex.program), None)
-    with consistent_data(data, cascade, index) as consistent:
-        return SolvedBlock(solve_consistent_program(consistent, stream, gates, convex.program), grown)
+    with _loss_data(data, cascade, index) as (behind, model_stream):
+        return SolvedBlock(solve_consistent_program(behind, model_stream, gates, convex.program), grown)
+
+
+@contextmanager
+def _loss_data(data: BlockData, cascade: Cascade, index: int) -> Iterator[tuple[Stream, Stream]]:
+    """The data of a loss behind a map of the output, and those that its curvature is modelled from."""
+    if data.settings.convex.loss == "self_supervised":
+        with held_out_data(data, cascade, index) as stream:
+            yield stream, unsupervised_stream(data, cascade, index)
+        return
+    with consistent_data(data, cascade, index) as stream:
+        yield stream, block_stream(data, cascade, index)
 
 
 def block_weights(cascade: Cascade, index: int) -> tuple[Gates, Tensor]:
@@ -115,5 +121,5 @@ def certify_block(data: BlockData, cascade: Cascade, index: int, beta: float) ->
     program = data.settings.convex.program
     if data.settings.convex.loss == "image":
         return certify_program(block_stream(data, cascade, index), gates, weights, beta, program)
-    with consistent_data(data, cascade, index) as consistent:
-        return certify_program(consistent, gates, weights, beta, program)
+    with _loss_data(data, cascade, index) as (stream, _):
+        return certify_program(stream, gates, weights, beta, program)

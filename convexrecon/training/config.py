@@ -74,7 +74,8 @@ class ConvexSettings:
         program: penalty, strength and accuracy of each block's program.
         loss: "image" (of the denoiser's output: one pass over the data per block) or "consistent" (of the
             block's output, behind data consistency: a few dozen passes; worth most where the mask leaves
-            large gaps, as 1-D masks do).
+            large gaps, as 1-D masks do) or "self_supervised" (of samples that the block does not see, behind data
+            consistency with those that it does: no fully sampled image is used).
         loss_lam: data-consistency weight that a consistent loss sits behind. The block's own is still
             chosen afterwards; a smaller one asks less of the denoiser where there are data, and makes the
             program harder.
@@ -85,6 +86,11 @@ class ConvexSettings:
             as many as those have).
         gates_run: the run folder that "trained" gates are taken from.
         grow: whether and how gates are searched for instead of drawn; the candidates are drawn as gates are.
+        held_out: share of a slice's samples that a self-supervised loss is measured on. The smaller, the more what
+            a block is trained on resembles what it will reconstruct from, all samples: 0.2 suits Poisson discs.
+        held_out_behind: whose output a self-supervised loss judges at the held-out samples: the "denoiser"'s, or
+            the block's, behind data "consistency" with the others (`loss_lam` and `loss_image_share` as for a
+            consistent loss).
         offset_scale: standard deviation of the gates' offsets in units of the response's; 0 for gates
             through the origin.
         whitened: share of the gates that are drawn to respond to edges and texture instead of brightness.
@@ -99,12 +105,14 @@ class ConvexSettings:
     """
 
     program: ProgramSettings = field(default_factory=ProgramSettings)
-    loss: Literal["image", "consistent"] = "image"
+    loss: Literal["image", "consistent", "self_supervised"] = "image"
     loss_lam: float = 0.05
     loss_image_share: float = 0.05
     gates: GateChoice = "gaussian"
     gates_run: str | None = None
     grow: GrowthSettings = field(default_factory=GrowthSettings)
+    held_out: float = 0.4
+    held_out_behind: Literal["denoiser", "consistency"] = "denoiser"
     offset_scale: float = 1.0
     whitened: float = 0.0
     pixel_fraction: float = 1.0
@@ -126,6 +134,13 @@ class ConvexSettings:
             )
         if not self.loss_image_share >= 0:
             raise InputError(f"loss_image_share: expected a number >= 0, found {self.loss_image_share}")
+        if self.loss == "self_supervised" and self.grow.rule != "none":
+            raise InputError(
+                "convex: gates are grown on targets, which loss = 'self_supervised' goes without; "
+                f"expected grow.rule = 'none', found {self.grow.rule!r}"
+            )
+        if not 0 < self.held_out < 1:
+            raise InputError(f"held_out: expected in (0, 1), found {self.held_out}")
         if not 0 <= self.whitened <= 1:
             raise InputError(f"whitened: expected in [0, 1], found {self.whitened}")
         if not 0 < self.lam_scale <= 1:
@@ -134,6 +149,11 @@ class ConvexSettings:
             raise InputError(f"loss_lam: expected a positive number, found {self.loss_lam}")
         if self.lam_slices < 1:
             raise InputError(f"lam_slices: expected at least 1, found {self.lam_slices}")
+
+    @property
+    def samples_held_out(self) -> float:
+        """Share of a training slice's samples that the cascade does not see: 0 unless the loss needs them."""
+        return self.held_out if self.loss == "self_supervised" else 0.0
 
 
 @dataclass(frozen=True)
@@ -185,9 +205,9 @@ class RunSettings:
         if not 0 <= self.validation_fraction < 1:
             raise InputError(f"validation_fraction: expected in [0, 1), found {self.validation_fraction}")
         consistent = self.model.stacking == "cascade" and self.model.consistency != "none"
-        if self.method == "convex" and self.convex.loss == "consistent" and not consistent:
+        if self.method == "convex" and self.convex.loss != "image" and not consistent:
             raise InputError(
-                "convex.loss = 'consistent' expects model.stacking = 'cascade' and a data consistency, found "
+                f"convex.loss = {self.convex.loss!r} expects model.stacking = 'cascade' and a data consistency, found "
                 f"{self.model.stacking!r} and {self.model.consistency!r}"
             )
 

@@ -61,7 +61,7 @@ def _consistent_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
     def stream() -> Iterator[BlockBatch]:
         task = f"block {index + 1}: pass over the data"
         for position, entry in enumerate(tqdm(data.slices.slices, task, leave=False, disable=not data.progress)):
-            batch = data.slices.load(position).to(data.device)
+            batch = data.load(position)
             keys = [key_of(entry.volume, entry.slice_index)]
             image = read_store(data.images(index), keys).to(data.device)
             remaining = read_store(data.remaining(index), keys).to(data.device)
@@ -96,11 +96,14 @@ class BehindConsistency:
         return self._left_of(data[:, :2]) + math.sqrt(self.share) * data[:, 2:]
 
     def _left_of(self, error: Tensor) -> Tensor:
-        image = to_complex(error)
-        sense = Sense(self.sense.maps.to(image.dtype), self.sense.mask.to(error.dtype))
-        tolerance, most = COARSE if image.dtype == torch.complex64 else FINE
-        left = remaining_error(self.consistency, image, sense, tolerance=tolerance, max_iterations=most)
-        return to_channels(left)
+        return to_channels(left_of(self.consistency, to_complex(error), self.sense))
+
+
+def left_of(consistency: DataConsistency, error: Tensor, sense: Sense) -> Tensor:
+    """`remaining_error` of (B, *N) complex, as exact as the precision asks for; sense may have another one."""
+    same = Sense(sense.maps.to(error.dtype), sense.mask.to(error.real.dtype))
+    tolerance, most = COARSE if error.dtype == torch.complex64 else FINE
+    return remaining_error(consistency, error, same, tolerance=tolerance, max_iterations=most)
 
 
 def loss_consistency(settings: RunSettings) -> ProximalDataConsistency | GradientDataConsistency:

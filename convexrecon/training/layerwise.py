@@ -19,7 +19,7 @@ from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.denoisers.gated_network import GatedNetwork
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import psnr
-from convexrecon.physics.consistency_path import best_lam, consistency_path
+from convexrecon.physics.consistency_path import ConsistencyPath, best_lam, consistency_path
 from convexrecon.physics.data_consistency import (
     DataConsistency,
     GradientDataConsistency,
@@ -36,6 +36,9 @@ from convexrecon.weights import load_cascade, save_cascade
 
 # Slices on which gates are scaled and told apart.
 GATE_SLICES = 8
+# Largest data-consistency weight chosen on held-out samples. They do not tell what the denoiser does to the samples
+# that the block sees, which the data correct, and ask for ever larger weights from block to block.
+MOST_LAM_HELD_OUT = 0.1
 
 Record = dict[str, Any]
 
@@ -67,7 +70,8 @@ def train_layerwise(
         InputError: the run holds more blocks than are asked for, or data no program can be posed on.
     """
     device = torch.device(device)
-    sets = [BlockData("train", train, settings, run.state, device, progress)]
+    # Validation sees every sample, as reconstruction does.
+    sets = [BlockData("train", train, settings, run.state, device, progress, settings.convex.samples_held_out)]
     if validation is not None:
         sets.append(BlockData("validation", validation, settings, run.state, device, progress))
     cascade, records = _resume(run, settings)
@@ -164,17 +168,26 @@ def _consistency(data: BlockData, cascade: Cascade, block: Block, index: int) ->
         return NoDataConsistency()
     lam = convex.lam
     if lam is None:
-        paths = []
-        for position in evenly_spaced(data.slices.slices, convex.lam_slices):
-            batch = data.slices.load(position).to(data.device)
-            image = read_store(data.images(index), keys_of(batch)).to(data.device)
-            sense = batch.sense
-            adjoint = sense.adjoint(batch.kspace)
-            with torch.no_grad():
-                denoised = block.denoise(image, sense, adjoint, cascade.start(sense, adjoint))
-                paths.append(consistency_path(sense, adjoint, denoised, batch.target, steps=model.cg_iterations))
-        lam = convex.lam_scale * best_lam(paths)
+        chosen = evenly_spaced(data.slices.slices, convex.lam_slices)
+        paths = [_consistency_path(data, cascade, block, index, position) for position in chosen]
+        lam = best_lam(paths) if data.held_out == 0 else best_lam(paths, high=MOST_LAM_HELD_OUT)
+        lam *= convex.lam_scale
     return ProximalDataConsistency(lam, iterations=model.cg_iterations).to(data.device)
+
+
+def _consistency_path(data: BlockData, cascade: Cascade, block: Block, index: int, position: int) -> ConsistencyPath:
+    """Error of one slice for every lam: against its target or, of a slice that is split, its held-out samples."""
+    batch, held_out = data.load_split(position) if data.held_out > 0 else (data.load(position), None)
+    image = read_store(data.images(index), keys_of(batch)).to(data.device)
+    sense = batch.sense
+    adjoint = sense.adjoint(batch.kspace)
+    steps = data.settings.model.cg_iterations
+    with torch.no_grad():
+        denoised = block.denoise(image, sense, adjoint, cascade.start(sense, adjoint))
+        if held_out is None:
+            return consistency_path(sense, adjoint, denoised, batch.target, steps=steps)
+        measure = held_out.sense.forward
+        return consistency_path(sense, adjoint, denoised, held_out.kspace, steps=steps, measure=measure)
 
 
 @dataclass

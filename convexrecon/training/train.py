@@ -100,7 +100,8 @@ def certify_run(
         raise InputError(f"{run.path}: trained by {settings.method}; only convex runs have certificates")
     slices = _trained_on(run, Path(data), settings)
     target = torch.device(device)
-    part = BlockData("certify", slices, settings, run.path / "certify", target, progress)
+    held_out = settings.convex.samples_held_out
+    part = BlockData("certify", slices, settings, run.path / "certify", target, progress, held_out)
     cascade.to(target)
     rows: list[dict[str, float | int]] = []
     try:

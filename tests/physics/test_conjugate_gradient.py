@@ -118,6 +118,21 @@ def test_the_consistency_path_predicts_the_error_of_every_lam(lam: float) -> Non
     torch.testing.assert_close(path.squared_error(lam), exact, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("lam", [0.01, 0.3, 20.0])
+def test_the_consistency_path_predicts_the_error_at_held_out_samples(lam: float) -> None:
+    sense = random_sense()
+    truth, image = random_image(sense, 8), random_image(sense, 9)
+    unseen = Sense(sense.maps, 1 - sense.mask)
+    kspace = sense.forward(truth) + 0.1 * sense.forward(random_image(sense, 10))
+    held_out = unseen.forward(truth)
+    adjoint_kspace = sense.adjoint(kspace)
+    path = consistency_path(sense, adjoint_kspace, image, held_out, steps=54, measure=unseen.forward)
+    step = ProximalDataConsistency(lam, iterations=300, tolerance=1e-13).double()
+    found = unseen.forward(step(image, sense, adjoint_kspace))
+    exact = (found - held_out).abs().square().flatten(1).sum(1)
+    torch.testing.assert_close(path.squared_error(lam), exact, rtol=1e-5, atol=1e-8)
+
+
 def test_best_lam_is_the_minimum_over_a_fine_grid() -> None:
     sense = random_sense()
     truth = random_image(sense, 10)

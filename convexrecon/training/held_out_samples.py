@@ -1,0 +1,37 @@
+"""A batch as self-supervised training sees it: some of its samples measured, the others held out for the loss."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from convexrecon.data.dataset import Batch
+from convexrecon.physics.sample_split import split_samples
+from convexrecon.seeding import generator
+
+
+def split_batch(batch: Batch, share: float, seed: int) -> tuple[Batch, Batch]:
+    """The batch with the samples kept, and with those held out; see `physics.sample_split`.
+
+    Each slice is split by a generator named after it, whatever batch it is in. Both keep the batch's scale,
+    that of all its samples, since reconstruction will use them all.
+
+    Args:
+        batch: on any device.
+        share: of each slice's samples, held out.
+        seed: of the run.
+
+    Raises:
+        InputError: a share that leaves nothing on either side.
+    """
+    kept: list[Tensor] = []
+    held_out: list[Tensor] = []
+    for mask, volume, index in zip(batch.mask[:, 0], batch.volume, batch.slice_index, strict=True):
+        rng = generator(seed, "held_out", volume, index)
+        for part, found in zip(split_samples(torch.fft.fftshift(mask), share, rng), (kept, held_out), strict=True):
+            found.append(torch.fft.ifftshift(part))
+    first, second = (
+        replace(batch, kspace=batch.kspace * mask, mask=mask)
+        for mask in (torch.stack(kept).unsqueeze(1), torch.stack(held_out).unsqueeze(1))
+    )
+    return first, second
