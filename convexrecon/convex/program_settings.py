@@ -15,6 +15,9 @@ from convexrecon.solvers.solution import Solution
 # Gates of a set when H is accumulated at scale, and passes that a model of H asks for.
 USUAL_SET = 10
 USUAL_PASSES = 60
+# From so many unknowns on, factors of H take longer than the passes that a penalty of at least this strength needs.
+LARGE_SIDE = 8_000
+STRONG_RATIO = 5e-3
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def choose_method(gates: Gates, settings: ProgramSettings) -> Method:
     """H or no H: what was asked for; else no H where it does not fit, or where passes are less work.
 
     A pixel costs d^2 for every set of gates that cover the pairs when H is accumulated, and 4 P d in a pass, for
-    each of two outputs.
+    each of two outputs. The weaker the penalty the more passes it takes, the fewer factors of H.
 
     Raises:
         InputError: statistics were asked for and do not fit.
@@ -106,6 +109,9 @@ def choose_method(gates: Gates, settings: ProgramSettings) -> Method:
     by_passes = USUAL_PASSES * 8 * len(gates) * features
     if once > by_passes:
         return Method("matrix_free", f"{USUAL_PASSES} passes are {once / by_passes:.1f} times less work than H")
+    side = len(gates) * features
+    if side > LARGE_SIDE and settings.beta is None and settings.beta_ratio >= STRONG_RATIO:
+        return Method("matrix_free", f"factors of H, of side {side}, take longer than passes at this strength")
     return Method("statistics", f"{size} of {allowed:g}, and less work than {USUAL_PASSES} passes")
 
 

@@ -57,6 +57,9 @@ def test_the_method_is_chosen_by_memory_and_work_and_says_why() -> None:
     much_work = choose_method(many, ProgramSettings(memory_gb=100))
     assert much_work.name == "matrix_free"
     assert "times less work" in much_work.reason
+    wide = Gates(torch.randn(128, 2, 7, 7), torch.zeros(128))
+    assert choose_method(wide, ProgramSettings(beta_ratio=0.1)).name == "matrix_free"
+    assert choose_method(wide, ProgramSettings(beta_ratio=1e-4)).name == "statistics"
     for method in ("statistics", "subsampled"):
         with pytest.raises(InputError, match=r"take 41 GB; expected at most memory_gb = 8"):
             choose_method(many, ProgramSettings(method=method))
