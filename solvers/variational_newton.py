@@ -117,8 +117,8 @@ def _evaluate(quadratic: DenseQuadratic, t: Tensor, beta: float) -> _Point:
     matrix = quadratic.matrix.view(groups, features, groups, features)
     scale = t[active].sqrt()
     side = len(active) * features
-    local = matrix if len(active) == groups else matrix.index_select(0, active).index_select(2, active)
-    system = (local * scale.view(-1, 1, 1, 1) * scale.view(1, 1, -1, 1)).view(side, side)
+    rows = matrix if len(active) == groups else matrix.index_select(0, active).index_select(2, active)
+    system = (rows * scale.view(-1, 1, 1, 1)).mul_(scale.view(1, 1, -1, 1)).view(side, side)
     system.diagonal().add_(1)
     factor, failed = torch.linalg.cholesky_ex(system)
     if bool(failed):  # H is indefinite by rounding, and t so large that it shows

@@ -24,14 +24,14 @@ MOMENT_ENTRIES = 2**24
 
 
 def pattern_bits(rows: int, features: int) -> int:
-    """Size b of the sets of gates that suits so many rows: classes of two segments, moments that fit.
+    """Size b of the sets of gates that suits so many rows: classes of about a segment, moments that fit.
 
     >>> pattern_bits(262_144, 51), pattern_bits(16_384, 51), pattern_bits(262_144, 99), pattern_bits(10, 3)
-    (11, 7, 10, 2)
+    (11, 8, 10, 2)
     """
-    by_rows = max(rows // (2 * SEGMENT), 1).bit_length() - 1
+    by_rows = max(rows // SEGMENT, 1).bit_length() - 1
     by_memory = (MOMENT_ENTRIES // features**2).bit_length() - 1
-    return max(2, min(by_rows, by_memory, 12))
+    return max(2, min(by_rows, by_memory, 11))
 
 
 @dataclass(frozen=True)
