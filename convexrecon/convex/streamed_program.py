@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
-from convexrecon.convex.gated_convolution import feature_count
 from convexrecon.convex.matrix_free import images_of, kronecker_model, streamed_quadratic
 from convexrecon.convex.patches import BlockBatch, Stream
 from convexrecon.convex.program_settings import BlockSolution, Method, ProgramSettings
@@ -18,7 +17,6 @@ from convexrecon.solvers.certificates import beta_max
 from convexrecon.solvers.penalties import penalty_named
 from convexrecon.solvers.quadratics import (
     Corrected,
-    DenseQuadratic,
     Part,
     Quadratic,
     ScalableQuadratic,
@@ -70,7 +68,12 @@ def solve_by_passes(
     largest, _ = strength(quadratic, settings)
     model: ScalableQuadratic
     if method.name == "subsampled":
-        model = subsampled_hessian(stream, gates, settings, quadratic.rows)
+        features = quadratic.linear.shape[1]
+        share = min(1.0, settings.subsample * len(gates) * features / quadratic.rows)
+        used = thinned(stream(), share)
+        model = accumulate(used, gates, constant=settings.constant).quadratic().steadied()
+        told = f"{method.reason}; H is made from {share:.2g} of the pixels, the certificate measured on all of them"
+        method = Method(method.name, told)
     else:
         model = kronecker_model(stream, gates, settings.constant, quadratic)
     accumulated = time.perf_counter()
@@ -85,13 +88,6 @@ def solve_by_passes(
         seconds_solve=time.perf_counter() - accumulated,
         method=method,
     )
-
-
-def subsampled_hessian(stream: Stream, gates: Gates, settings: ProgramSettings, pixels: int) -> DenseQuadratic:
-    """H from pixels spread evenly over the data, `settings.subsample` of them for each unknown."""
-    features = feature_count(gates.filters.shape[1], gates.kernel, settings.constant)
-    share = settings.subsample * len(gates) * features / pixels
-    return accumulate(thinned(stream(), share), gates, constant=settings.constant).quadratic().steadied()
 
 
 def thinned(batches: Iterable[BlockBatch], share: float) -> Iterator[BlockBatch]:

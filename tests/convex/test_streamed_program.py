@@ -24,6 +24,7 @@ def test_every_method_finds_the_same_certified_optimum(penalty: str, method: str
     other = solve_program(lambda: data, gates, replace(common, method=method))  # type: ignore[arg-type]
     assert other.method.name == method
     assert other.pixels == whole.pixels
+    assert ("of the pixels, the certificate measured on all" in other.method.reason) == (method == "subsampled")
     assert other.solution.certificate.relative_gap <= 1e-6
     assert other.solution.certificate.objective == pytest.approx(whole.solution.certificate.objective, rel=1e-5)
     again = certify_program(lambda: data, gates, other.solution.weights, other.solution.beta, common)
