@@ -12,15 +12,17 @@ unknowns; a factorization of size d times the sum of the ranks a step.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .certificates import beta_max, certify, check_beta
+from .certificates import beta_max, check_beta
+from .newton_descent import FULL_LENGTH, SMALLEST_STEP, descend, shortened
 from .penalties import NuclearNorm
 from .quadratics import DenseQuadratic
 from .solution import Solution
-from .variational_newton import NEWCOMERS, RIDGE, RIDGE_START, SMALLEST_STEP
+from .variational_newton import NEWCOMERS, RIDGE, RIDGE_START
 
 # Eigenvalues of T_g below this share of its largest are zero.
 SMALLEST_SHARE = 1e-9
@@ -71,21 +73,14 @@ def nuclear_newton(
     check_beta(beta)
     if beta == 0:
         raise ValueError("beta: expected a positive number, found 0")
-    penalty = NuclearNorm()
     point = _evaluate(quadratic, _start(quadratic, initial, beta), beta)
     if point.value == float("inf"):
         point = _evaluate(quadratic, torch.zeros_like(point.t), beta)
-    iteration = 0
-    while True:
-        certificate = certify(quadratic, penalty, beta, point.weights, quadratic.linear - point.residual)
-        if certificate.relative_gap <= tolerance or iteration >= max_iterations:
-            break
-        iteration += 1
-        nearer = _step(quadratic, point, beta, min(1e-4, max(1e-3 * certificate.relative_gap, 1e-12)))
-        if nearer is None:
-            break
-        point = nearer
-    return Solution(point.weights, beta, certificate, iteration, certificate.relative_gap <= tolerance)
+
+    def step(point: _Point, gap: float) -> _Point | None:
+        return _step(quadratic, point, beta, min(1e-4, max(1e-3 * gap, 1e-12)))
+
+    return descend(quadratic, NuclearNorm(), beta, point, step, tolerance, max_iterations)
 
 
 def _start(quadratic: DenseQuadratic, initial: Tensor | None, beta: float) -> Tensor:
@@ -138,20 +133,19 @@ def _step(quadratic: DenseQuadratic, point: _Point, beta: float, accuracy: float
     slope = (beta**2 - values) / 2
     secular = torch.where(norms > beta, values * (1 - norms / beta), slope)
     gradient = _symmetric(vectors, slope)
-    for model, shortest in ((secular, 0.5), (slope, SMALLEST_STEP)):
+    for model, shortest in ((secular, FULL_LENGTH), (slope, SMALLEST_STEP)):
         move = torch.zeros_like(point.t)
         move[working] = _semidefinite_minimum(hessian, _symmetric(vectors, model), point.t[working], accuracy)
         move[working] -= point.t[working]
         expected = float((gradient * move[working]).sum())
-        length = 1.0
-        # The secular step is tried at full length only.
-        while length > shortest:
-            trial = _evaluate(quadratic, point.t + length * move, beta)
-            rounding = 1e-14 * (abs(point.value) + abs(trial.value))
-            if trial.value <= point.value + 1e-4 * length * min(expected, 0.0) + rounding:
-                return trial if bool((trial.t != point.t).any()) else None
-            length /= 2
+        nearer = shortened(partial(_along, quadratic, point, move, beta), point, expected, shortest)
+        if nearer is not None:
+            return nearer
     return None
+
+
+def _along(quadratic: DenseQuadratic, point: _Point, move: Tensor, beta: float, length: float) -> _Point:
+    return _evaluate(quadratic, point.t + length * move, beta)
 
 
 def _working_set(point: _Point, largest: Tensor, beta: float) -> Tensor:

@@ -16,13 +16,15 @@ iterations: about ten from nothing to a relative gap of 1e-10, two from a neighb
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from .certificates import beta_max, certify, check_beta
+from .certificates import beta_max, check_beta
+from .newton_descent import FULL_LENGTH, SMALLEST_STEP, descend, shortened
 from .penalties import GroupLasso
 from .quadratics import DenseQuadratic
 from .solution import Solution
@@ -32,7 +34,6 @@ NEWCOMERS = 4
 # Below this share of beta_max nearly all groups are active, and a ridge solution is a better start than none.
 RIDGE_START = 0.02
 RIDGE = 1e-3
-SMALLEST_STEP = 1e-4
 
 
 @dataclass(frozen=True)
@@ -78,21 +79,14 @@ def variational_newton(
     check_beta(beta)
     if beta == 0:
         raise ValueError("beta: expected a positive number, found 0")
-    penalty = GroupLasso()
     point = _evaluate(quadratic, _checked_start(quadratic, start, beta), beta)
     if point.value == float("inf"):
         point = _evaluate(quadratic, torch.zeros_like(point.t), beta)
-    iteration = 0
-    while True:
-        certificate = certify(quadratic, penalty, beta, point.weights, quadratic.linear - point.residual)
-        if certificate.relative_gap <= tolerance or iteration >= max_iterations:
-            break
-        iteration += 1
-        nearer = _step(quadratic, point, beta)
-        if nearer is None:
-            break
-        point = nearer
-    return Solution(point.weights, beta, certificate, iteration, certificate.relative_gap <= tolerance)
+
+    def step(point: _Point, _: float) -> _Point | None:
+        return _step(quadratic, point, beta)
+
+    return descend(quadratic, GroupLasso(), beta, point, step, tolerance, max_iterations)
 
 
 def _checked_start(quadratic: DenseQuadratic, start: Tensor | None, beta: float) -> Tensor:
@@ -138,19 +132,19 @@ def _step(quadratic: DenseQuadratic, point: _Point, beta: float) -> _Point | Non
     hessian, norms = _hessian(quadratic, point, working), norms[working]
     slope = (beta**2 - norms**2) / 2
     secular = torch.where(norms > beta, norms**2 * (1 - norms / beta), slope)
-    for gradient in (secular, slope):
+    for model, shortest in ((secular, FULL_LENGTH), (slope, SMALLEST_STEP)):
         move = torch.zeros_like(point.t)
-        move[working] = _nonnegative_minimum(hessian, gradient, point.t[working]) - point.t[working]
+        move[working] = _nonnegative_minimum(hessian, model, point.t[working]) - point.t[working]
         expected = float((slope * move[working]).sum())
-        length = 1.0
-        # The secular step is tried at full length only.
-        while length > (0.5 if gradient is secular else SMALLEST_STEP):
-            trial = _evaluate(quadratic, (point.t + length * move).clamp_min(0), beta)
-            rounding = 1e-14 * (abs(point.value) + abs(trial.value))
-            if trial.value <= point.value + 1e-4 * length * min(expected, 0.0) + rounding:
-                return trial if bool((trial.t != point.t).any()) else None
-            length /= 2
+        along = partial(_along, quadratic, point, move, beta)
+        nearer = shortened(along, point, expected, shortest)
+        if nearer is not None:
+            return nearer
     return None
+
+
+def _along(quadratic: DenseQuadratic, point: _Point, move: Tensor, beta: float, length: float) -> _Point:
+    return _evaluate(quadratic, (point.t + length * move).clamp_min(0), beta)
 
 
 def _working_set(point: _Point, norms: Tensor, beta: float) -> Tensor:

@@ -160,7 +160,7 @@ def test_statistics_summed_over_ranks_are_those_of_one_process(tmp_path: Path) -
     whole.reduce_over_ranks()  # nothing to do without other ranks
     quadratic = whole.quadratic()
     for rank in range(2):
-        matrix, linear, tau = torch.load(tmp_path / str(rank))
+        matrix, linear, tau = torch.load(tmp_path / str(rank), weights_only=True)
         torch.testing.assert_close(matrix, quadratic.matrix)
         torch.testing.assert_close(linear, quadratic.linear)
         assert float(tau) == pytest.approx(quadratic.tau)
