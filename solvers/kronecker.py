@@ -71,6 +71,11 @@ class KroneckerQuadratic:
 
     def _filtered(self, weights: Tensor, spectrum: Tensor) -> Tensor:
         """Multiplied by `spectrum` (G, d) in the eigenbasis."""
-        turned = (self.group_vectors.T @ weights.flatten(1)).view_as(weights)
-        turned = self.feature_vectors @ ((self.feature_vectors.T @ turned) * spectrum.unsqueeze(2))
-        return (self.group_vectors @ turned.flatten(1)).view_as(weights)
+        groups, features, outputs = weights.shape
+        # Features last, so that each of the four products is a single large one.
+        rows = weights.transpose(1, 2).reshape(groups, outputs * features)
+        turned = (self.group_vectors.T @ rows).view(groups * outputs, features) @ self.feature_vectors
+        scaled = turned.view(groups, outputs, features) * spectrum.unsqueeze(1)
+        back = scaled.view(groups * outputs, features) @ self.feature_vectors.T
+        rows = self.group_vectors @ back.view(groups, outputs * features)
+        return rows.view(groups, outputs, features).transpose(1, 2).contiguous()

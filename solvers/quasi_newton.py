@@ -43,7 +43,7 @@ class UpdatedQuadratic:
     def multiply(self, weights: Tensor) -> Tensor:
         """M W."""
         amounts = self.signs * (self.vectors.flatten(1) @ weights.flatten())
-        return self.base.multiply(weights) + torch.einsum("r,rgdm->gdm", amounts, self.vectors)
+        return self.base.multiply(weights) + (amounts @ self.vectors.flatten(1)).view_as(weights)
 
     @property
     def mean_curvature(self) -> float:
@@ -58,11 +58,12 @@ class UpdatedQuadratic:
         # All vectors and outputs at once: they are just columns to M_0.
         columns = self.vectors.permute(1, 2, 0, 3)
         solved = of_base(columns.flatten(2)).view(columns.shape).permute(2, 0, 1, 3)
-        core = torch.diag(self.signs) + self.vectors.flatten(1) @ solved.flatten(1).T
+        flat = solved.flatten(1).contiguous()
+        core = torch.diag(self.signs) + self.vectors.flatten(1) @ flat.T
 
         def inverse(rhs: Tensor) -> Tensor:
-            amounts = torch.linalg.solve(core, solved.flatten(1) @ rhs.flatten())
-            return of_base(rhs) - torch.einsum("r,rgdm->gdm", amounts, solved)
+            amounts = torch.linalg.solve(core, flat @ rhs.flatten())
+            return of_base(rhs) - (amounts @ flat).view_as(rhs)
 
         return inverse
 
