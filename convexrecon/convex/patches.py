@@ -76,7 +76,7 @@ class PatchMap:
         """A W: (P, d, m) -> (m, n)."""
         gates, features, outputs = weights.shape
         responses = weights.transpose(1, 2).reshape(gates * outputs, features) @ self.patches
-        return torch.einsum("pmn,pn->mn", responses.view(gates, outputs, -1), self.open)
+        return responses.view(gates, outputs, -1).mul_(self.open.unsqueeze(1)).sum(0)
 
     def adjoint(self, data: Tensor) -> Tensor:
         """A^T R: (m, n) -> (P, d, m)."""
