@@ -45,7 +45,14 @@ def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> Bl
             not fit into the memory allowed.
     """
     started = time.perf_counter()
-    method = choose_method(gates, settings)
+
+    def beta_ratio() -> float:
+        if settings.beta is None:
+            return settings.beta_ratio
+        largest, beta = strength(streamed_quadratic(stream, gates, settings.constant, 0), settings)
+        return beta / max(largest, 1e-300)
+
+    method = choose_method(gates, settings, beta_ratio)
     if method.name != "statistics":
         return solve_by_passes(stream, gates, settings, method, started)
     statistics = accumulate(stream(), gates, constant=settings.constant)

@@ -1,6 +1,7 @@
 """What a block's program is, how exactly and by which method it is solved; and its solution."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,11 +85,16 @@ def statistics_fit(gates: Gates, settings: ProgramSettings) -> bool:
     return gram_bytes(len(gates), features) <= settings.memory_gb * 1e9
 
 
-def choose_method(gates: Gates, settings: ProgramSettings) -> Method:
+def choose_method(gates: Gates, settings: ProgramSettings, beta_ratio: Callable[[], float]) -> Method:
     """H or no H: what was asked for; else no H where it does not fit, or where passes are less work.
 
     A pixel costs d^2 for every set of gates that cover the pairs when H is accumulated, and 4 P d in a pass, for
     each of two outputs. The weaker the penalty the more passes it takes, the fewer factors of H.
+
+    Args:
+        gates: the arrangement.
+        settings: penalty, strength, memory.
+        beta_ratio: gives beta / beta_max; called where it matters.
 
     Raises:
         InputError: statistics were asked for and do not fit.
@@ -110,7 +116,7 @@ def choose_method(gates: Gates, settings: ProgramSettings) -> Method:
     if once > by_passes:
         return Method("matrix_free", f"{USUAL_PASSES} passes are {once / by_passes:.1f} times less work than H")
     side = len(gates) * features
-    if side > LARGE_SIDE and settings.beta is None and settings.beta_ratio >= STRONG_RATIO:
+    if side > LARGE_SIDE and beta_ratio() >= STRONG_RATIO:
         return Method("matrix_free", f"factors of H, of side {side}, take longer than passes at this strength")
     return Method("statistics", f"{size} of {allowed:g}, and less work than {USUAL_PASSES} passes")
 

@@ -9,7 +9,7 @@ from denoising_data import gates_for, smooth_batches
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.patches import BlockBatch, image_patches, patch_bands
 from convexrecon.convex.program import ProgramSettings, certify_program, program_path, solve_program
-from convexrecon.convex.program_settings import choose_method
+from convexrecon.convex.program_settings import Method, choose_method
 from convexrecon.convex.streamed_program import thinned
 from convexrecon.errors import InputError
 
@@ -48,26 +48,41 @@ def test_statistics_of_coarse_products_do_not_spoil_the_certificate() -> None:
     assert best > 0
 
 
+def _chosen(gates: Gates, settings: ProgramSettings) -> Method:
+    return choose_method(gates, settings, lambda: settings.beta_ratio)
+
+
 def test_the_method_is_chosen_by_memory_and_work_and_says_why() -> None:
     few = Gates(torch.randn(16, 2, 5, 5), torch.zeros(16))
     many = Gates(torch.randn(512, 2, 7, 7), torch.zeros(512))
-    assert choose_method(few, ProgramSettings()).name == "statistics"
-    too_large = choose_method(many, ProgramSettings())
+    assert _chosen(few, ProgramSettings()).name == "statistics"
+    too_large = _chosen(many, ProgramSettings())
     assert too_large.name == "matrix_free"
     assert "41 GB" in too_large.reason
-    much_work = choose_method(many, ProgramSettings(memory_gb=100))
+    much_work = _chosen(many, ProgramSettings(memory_gb=100))
     assert much_work.name == "matrix_free"
     assert "times less work" in much_work.reason
     wide = Gates(torch.randn(128, 2, 7, 7), torch.zeros(128))
-    assert choose_method(wide, ProgramSettings(beta_ratio=0.1)).name == "matrix_free"
-    assert choose_method(wide, ProgramSettings(beta_ratio=1e-4)).name == "statistics"
+    assert _chosen(wide, ProgramSettings(beta_ratio=0.1)).name == "matrix_free"
+    assert _chosen(wide, ProgramSettings(beta_ratio=1e-4)).name == "statistics"
     for method in ("statistics", "subsampled"):
         with pytest.raises(InputError, match=r"take 41 GB; expected at most memory_gb = 8"):
-            choose_method(many, ProgramSettings(method=method))
+            _chosen(many, ProgramSettings(method=method))
     with pytest.raises(InputError, match="method: expected auto"):
         ProgramSettings(method="sketch")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="subsample: expected a positive"):
         ProgramSettings(subsample=0)
+
+
+def test_an_absolute_beta_is_set_against_beta_max(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convexrecon.convex.program_settings.LARGE_SIDE", 10)
+    data = smooth_batches(1, (11, 12))
+    gates = gates_for(data, 3)
+    largest = solve_program(lambda: data, gates, ProgramSettings()).beta_max
+    strong = solve_program(lambda: data, gates, ProgramSettings(beta=0.1 * largest))
+    weak = solve_program(lambda: data, gates, ProgramSettings(beta=1e-4 * largest))
+    assert (strong.method.name, weak.method.name) == ("matrix_free", "statistics")
+    assert strong.solution.converged
 
 
 def test_a_path_without_memory_for_h_goes_by_passes() -> None:
