@@ -10,6 +10,7 @@ from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.gated_convolution import feature_count
 from convexrecon.convex.packed_patterns import RememberedPatterns
 from convexrecon.convex.patches import PIXELS_PER_CHUNK, BlockBatch, Stream, pixel_chunks
+from convexrecon.errors import InputError
 from convexrecon.solvers.kronecker import KroneckerQuadratic
 from convexrecon.solvers.quadratics import Part, StreamedQuadratic
 
@@ -29,9 +30,12 @@ def streamed_quadratic(stream: Stream, gates: Gates, constant: bool, pattern_byt
         pattern_bytes: most memory for patterns kept between passes.
 
     Raises:
-        ValueError: no data.
+        InputError: no data.
     """
-    return StreamedQuadratic(float32_parts(stream, RememberedPatterns(gates, pattern_bytes), constant))
+    try:
+        return StreamedQuadratic(float32_parts(stream, RememberedPatterns(gates, pattern_bytes), constant))
+    except ValueError as error:
+        raise InputError(f"program: {error}") from None
 
 
 def float32_parts(stream: Stream, patterns: RememberedPatterns, constant: bool) -> Callable[[], Iterator[Part]]:

@@ -61,10 +61,7 @@ def solve_by_passes(
     Raises:
         InputError: no data, NaN or Inf among them, or a target that is zero everywhere.
     """
-    try:
-        quadratic = streamed_quadratic(stream, gates, settings.constant, int(PATTERN_SHARE * settings.memory_gb * 1e9))
-    except ValueError as error:
-        raise InputError(f"program: {error}") from None
+    quadratic = streamed_quadratic(stream, gates, settings.constant, int(PATTERN_SHARE * settings.memory_gb * 1e9))
     largest, _ = strength(quadratic, settings)
     model: ScalableQuadratic
     if method.name == "subsampled":

@@ -74,6 +74,13 @@ def test_the_method_is_chosen_by_memory_and_work_and_says_why() -> None:
         ProgramSettings(subsample=0)
 
 
+@pytest.mark.parametrize("method", ["statistics", "subsampled", "matrix_free"])
+def test_no_data_are_refused_by_every_method(method: str) -> None:
+    gates = gates_for(smooth_batches(1), 3)
+    with pytest.raises(InputError, match="no data"):
+        solve_program(list, gates, ProgramSettings(method=method))  # type: ignore[arg-type]
+
+
 def test_an_absolute_beta_is_set_against_beta_max(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convexrecon.convex.program_settings.LARGE_SIDE", 10)
     data = smooth_batches(1, (11, 12))
