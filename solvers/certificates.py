@@ -118,8 +118,16 @@ def _gap(
 def dual_value(residual_energy: float, residual_target: float, largest: float, beta: float) -> float:
     """The best dual objective on the ray of a residual: a lower bound on min P if `largest` is no smaller than it is.
 
-    The dual point nu = s rho / n is feasible for 0 <= s <= beta / largest, and
-    D(nu) = <nu, T> - n/2 ||nu||^2 is greatest on that ray at s = <rho, T> / ||rho||^2, clipped.
+    ``D(nu) = <nu, T> - n/2 ||nu||^2`` at nu = s rho / n, s from `dual_scale`, whose arguments these are.
+    """
+    scale = dual_scale(residual_energy, residual_target, largest, beta)
+    return scale * residual_target - scale**2 * residual_energy / 2
+
+
+def dual_scale(residual_energy: float, residual_target: float, largest: float, beta: float) -> float:
+    """The s at which ``D(s rho / n)`` is greatest among the feasible ones, 0 <= s <= beta / largest.
+
+    Unconstrained that is ``<rho, T> / ||rho||^2``.
 
     Args:
         residual_energy: ||rho||^2 / n.
@@ -129,8 +137,7 @@ def dual_value(residual_energy: float, residual_target: float, largest: float, b
     """
     feasible = beta / largest if largest > 0 else float("inf")
     best = residual_target / residual_energy if residual_energy > 0 else 0.0
-    scale = max(min(best, feasible), 0.0)
-    return scale * residual_target - scale**2 * residual_energy / 2
+    return max(min(best, feasible), 0.0)
 
 
 def beta_max(quadratic: Quadratic, penalty: Penalty) -> float:

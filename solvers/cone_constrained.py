@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .certificates import dual_value
 from .cone_fits import quadratic_fit
 from .cone_interior_point import ConeProgram, solve_cone_program, without_idle_groups
 from .cone_projection import project_onto_cones
@@ -136,12 +137,9 @@ def _certificate(program: _Program, v: Tensor, multipliers: Tensor | None = None
     """The certificate at v, and the multipliers to start its next projection from."""
     residual = program.residual(v)
     projected, multipliers = project_onto_cones(program.correlations(residual), program.cones, multipliers)
-    length = float(residual.square().sum())
-    along = float(residual @ program.target)
     n = len(residual)
-    limit = program.beta / max(float(projected.norm(dim=1).max()), 1e-300)
-    scale = min(max(along / max(length, 1e-300), 0.0), limit)
-    bound = (scale * along - scale**2 * length / 2) / n
+    energy, along = float(residual.square().sum()) / n, float(residual @ program.target) / n
+    bound = dual_value(energy, along, float(projected.norm(dim=1).max()), program.beta)
     objective = program.objective(v)
     at_zero = max(float(program.target.square().sum()) / (2 * n), 1e-300)
     gap = max(objective - bound, 0.0) / at_zero

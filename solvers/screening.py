@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .certificates import certify
+from .certificates import certify, dual_scale
 from .penalties import Penalty
 from .quadratics import DenseQuadratic
 
@@ -31,7 +31,6 @@ def proved_zero(quadratic: DenseQuadratic, penalty: Penalty, beta: float, weight
     largest = torch.linalg.eigvalsh(blocks)[:, -1].clamp_min(0)
     explained = float((quadratic.linear * weights).sum())
     energy = quadratic.tau - 2 * explained + float((weights * product).sum())
-    feasible = beta / certificate.dual_norm if certificate.dual_norm > 0 else float("inf")
-    scale = max(min((quadratic.tau - explained) / energy if energy > 0 else 0.0, feasible), 0.0)
+    scale = dual_scale(energy, quadratic.tau - explained, certificate.dual_norm, beta)
     reached = scale * penalty.dual_norm(quadratic.linear - product)
     return reached + (2 * gap * largest).sqrt() < beta

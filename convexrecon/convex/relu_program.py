@@ -22,6 +22,7 @@ from convexrecon.convex.patches import BlockBatch, Stream, pixel_chunks
 from convexrecon.convex.pattern_cones import PatternCones
 from convexrecon.convex.sufficient_statistics import accumulate
 from convexrecon.errors import InputError
+from convexrecon.solvers.certificates import dual_value
 from convexrecon.solvers.cone_cutting_planes import DualProof, solve_by_cutting_planes
 from convexrecon.solvers.cone_interior_point import dual_vectors
 from convexrecon.solvers.quadratics import DenseQuadratic
@@ -193,8 +194,7 @@ def certify_relu_program(stream: Stream, solution: ReluSolution) -> ReluCertific
         raise InputError("relu program: no pixel in the data")
     here, length, along, tau = (sums / pixels).tolist()
     sizes = dual_vectors(proof.rows, proof.multipliers, pulled[:, :, 1] / pixels).norm(dim=-1)
-    scale = min(max(along / max(length, 1e-300), 0.0), solution.beta / max(float(sizes.max()), 1e-300))
-    bound = scale * along - scale**2 * length / 2
+    bound = dual_value(length, along, float(sizes.max()), solution.beta)
     objective = here / 2 + solution.beta * float(neurons.norm(dim=1).sum())
     return ReluCertificate(objective, bound, max(objective - bound, 0.0) / (tau / 2), lowest)
 

@@ -95,8 +95,10 @@ class SufficientStatistics:
                 self._flush()
 
     def _flush(self) -> None:
-        """Add the moments of the pixels collected to the blocks of H."""
+        """Add the moments of the pixels collected, if any, to the blocks of H."""
         features, waiting = self.features, self._waiting
+        if waiting == 0:
+            return
         if waiting < self._open.shape[1]:
             self._rows[waiting] = 0
         rows = self._rows[: waiting + 1]
@@ -116,9 +118,8 @@ class SufficientStatistics:
 
     def merge(self, other: "SufficientStatistics") -> None:
         """Add the sums of another part of the data."""
-        for part in (self, other):
-            if part._waiting:
-                part._flush()
+        self._flush()
+        other._flush()
         self.gram += other.gram
         self.cross += other.cross
         self.energy += other.energy
@@ -129,8 +130,7 @@ class SufficientStatistics:
 
         Every process of the default group must call it. One all-reduce of H, one of the rest.
         """
-        if self._waiting:
-            self._flush()
+        self._flush()
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return
         scalars = self.cross.new_tensor([self.energy, float(self.pixels)])
@@ -152,8 +152,7 @@ class SufficientStatistics:
             InputError: no pixel was added, or NaN or Inf came with the pixels.
         """
         self.check_finite()
-        if self._waiting:
-            self._flush()
+        self._flush()
         if self.pixels == 0:
             raise InputError("statistics: no pixel in the data")
         side = len(self.gates) * self.features
