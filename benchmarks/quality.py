@@ -19,7 +19,8 @@ from convexrecon.data.simulation import simulate_dataset
 from convexrecon.evaluate.tables import text_table
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.report.evaluation import evaluate_and_report
-from convexrecon.training.config import ConvexSettings, EndToEndSettings, ModelSettings, RunSettings
+from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
 
@@ -32,9 +33,7 @@ def runs(mask: str, units: int, epochs: int) -> dict[str, RunSettings]:
         mask=MaskSettings(kind=mask, acceleration=4.0, center_fraction=0.04),  # type: ignore[arg-type]
         model=ModelSettings(blocks=5, kernel=5, units=units),
     )
-    by_backpropagation = replace(
-        plain, method="end_to_end", end_to_end=EndToEndSettings(epochs=epochs, learning_rate=3e-3)
-    )
+    by_backpropagation = replace(plain, method="end_to_end", descent=DescentSettings(epochs=epochs, learning_rate=3e-3))
     # Chosen on the validation slices, as is all that the convex runs differ in.
     whitened = 0.5 if mask == "poisson" else 0.0
     half = ConvexSettings(pixel_fraction=0.5, lam_scale=0.25, whitened=whitened)

@@ -14,11 +14,11 @@ from convexrecon.physics.sense import Sense
 from convexrecon.reconstruct import reconstruct_file
 from convexrecon.training.config import (
     ConvexSettings,
-    EndToEndSettings,
     ModelSettings,
     RunSettings,
     load_settings,
 )
+from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
 from convexrecon.weights import load_cascade, save_cascade
@@ -29,7 +29,7 @@ __all__ = [
     "Block",
     "Cascade",
     "ConvexSettings",
-    "EndToEndSettings",
+    "DescentSettings",
     "InputError",
     "MaskSettings",
     "ModelSettings",

@@ -39,20 +39,32 @@ class Block(nn.Module):
         denoiser: real (B, 2 len(inputs), *N) -> (B, 2, *N).
         consistency: one of `physics.data_consistency`.
         inputs: the images that the denoiser sees, from `BLOCK_INPUTS`, "image" first.
+        precision: "float32", or "bfloat16" for the denoiser's convolutions alone (autocast).
     """
 
     def __init__(
-        self, denoiser: nn.Module, consistency: DataConsistency, *, inputs: Sequence[str] = ("image",)
+        self,
+        denoiser: nn.Module,
+        consistency: DataConsistency,
+        *,
+        inputs: Sequence[str] = ("image",),
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.consistency = consistency
         self.inputs = tuple(inputs)
+        self.precision = precision
 
     def denoise(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor, initial: Tensor) -> Tensor:
         """The denoised image before data consistency; arguments as `forward`, result (B, *N)."""
         channels = input_channels({"image": image, "zero_filled": adjoint_kspace, "initial": initial}, self.inputs)
-        return to_complex(self.denoiser(channels)) * support(sense)
+        if self.precision == "bfloat16":
+            with torch.autocast(image.device.type, torch.bfloat16):
+                denoised = self.denoiser(channels).to(channels.dtype)
+        else:
+            denoised = self.denoiser(channels)
+        return to_complex(denoised) * support(sense)
 
     def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor, initial: Tensor) -> Tensor:
         """x (B, *N), A, A^H y (B, *N), the image before the first block (B, *N) -> the next x (B, *N)."""

@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints. Everything it does is a function of the library."""
 
 import json
+import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 
-from convexrecon.errors import InputError
+from convexrecon.errors import InputError, RankLostError
 from convexrecon.interruption import deliver_swallowed_interrupts
 
 app = typer.Typer(
@@ -92,12 +93,14 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is continued.")],
     config: Annotated[Path | None, typer.Option(help="TOML file; see the README for every key.")] = None,
     validation: Annotated[Path | None, typer.Option(help="Prepared volumes to validate on.")] = None,
-    method: Annotated[str | None, typer.Option(help="convex or end_to_end.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="convex, end_to_end, checkpointing, gleam, reversible or layerwise.")
+    ] = None,
     blocks: Annotated[int | None, typer.Option(help="Blocks; more than a trained run has continues it.")] = None,
     units: Annotated[int | None, typer.Option(help="Gates, or hidden units, of a block.")] = None,
     mask: Annotated[str | None, typer.Option(help="poisson, random, equispaced or full.")] = None,
     acceleration: Annotated[float | None, typer.Option(help="Of the masks.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of end_to_end.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of the methods that descend a loss.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all randomness.")] = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -112,7 +115,8 @@ def train(
         epochs=epochs, seed=seed,
     )  # fmt: skip
     run_training(settings, data, out, validation=validation, device=_device(device), progress=not quiet)
-    typer.echo(f"trained: {out}")
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"trained: {out}")
 
 
 @app.command()
@@ -215,6 +219,8 @@ def main() -> None:
         sys.exit(stop.exit_code)
     except (InputError, OSError) as error:
         _fail(str(error), 2)
+    except RankLostError as error:
+        _fail(f"error: {error}", 1)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; the same command continues where it stopped", 130)
     except Exception as error:
@@ -259,8 +265,10 @@ def _override(
     seed: int | None,
 ) -> Any:
     """Options given on the command line replace those of the configuration."""
+    from convexrecon.training.config import METHODS
+
     if method is not None:
-        settings = replace(settings, method=_one_of("method", method, ("convex", "end_to_end")))
+        settings = replace(settings, method=_one_of("method", method, METHODS))
     if seed is not None:
         settings = replace(settings, seed=seed)
     model: dict[str, int] = {k: v for k, v in {"blocks": blocks, "units": units}.items() if v is not None}
@@ -271,7 +279,7 @@ def _override(
     sampling = {name: value for name, value in sampling.items() if value is not None}
     settings = replace(settings, model=replace(settings.model, **model), mask=replace(settings.mask, **sampling))
     if epochs is not None:
-        settings = replace(settings, end_to_end=replace(settings.end_to_end, epochs=epochs))
+        settings = replace(settings, descent=replace(settings.descent, epochs=epochs))
     return settings
 
 

@@ -12,7 +12,8 @@ from convexrecon.data.simulation import simulate_dataset
 from convexrecon.evaluate.tables import text_table
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.report.evaluation import evaluate_and_report
-from convexrecon.training.config import ConvexSettings, EndToEndSettings, ModelSettings, RunSettings
+from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
 
@@ -119,5 +120,5 @@ def _settings(size: DemoSize, seed: int) -> RunSettings:
         mask=MaskSettings(kind="poisson", acceleration=4.0, calibration=16),
         model=ModelSettings(blocks=size.blocks, kernel=5, units=size.units),
         convex=ConvexSettings(program=ProgramSettings(penalty="group_lasso", beta_ratio=1e-4), whitened=0.5),
-        end_to_end=EndToEndSettings(epochs=size.epochs, learning_rate=3e-3),
+        descent=DescentSettings(epochs=size.epochs, learning_rate=3e-3),
     )

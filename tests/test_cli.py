@@ -105,7 +105,7 @@ def test_from_nothing_to_a_certified_reconstruction(shell: Shell, tmp_path: Path
 
 
 def test_all_methods_stand_in_one_table(shell: Shell, trained: Path, prepared: Path, tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text(CONFIG + "[end_to_end]\nepochs = 2\n")
+    (tmp_path / "c.toml").write_text(CONFIG + "[descent]\nepochs = 2\n")
     other = tmp_path / "other"
     shell("train", prepared, "--out", other, "--config", tmp_path / "c.toml", "--method", "end_to_end", "-q")
     table = shell("evaluate", trained, other, "--data", prepared, "--out", tmp_path / "out", "-q")

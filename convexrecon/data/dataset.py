@@ -205,6 +205,18 @@ def batches(
     Raises:
         InputError: batch_size below 1, or what `PreparedSlices.load` raises.
     """
+    for chunk in batch_plan(data, batch_size, generator=generator, indices=indices):
+        yield stack([data.load(index) for index in chunk])
+
+
+def batch_plan(
+    data: PreparedSlices,
+    batch_size: int,
+    *,
+    generator: torch.Generator | None = None,
+    indices: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """Which slices go together in which batch; arguments and errors as `batches`, but nothing is read."""
     if batch_size < 1:
         raise InputError(f"batch_size: found {batch_size}; expected at least 1")
     groups: dict[tuple[int, ...], list[int]] = {}
@@ -214,8 +226,7 @@ def batches(
     for group in groups.values():
         order = _shuffled(group, generator)
         chunks += [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    for chunk in _shuffled(chunks, generator):
-        yield stack([data.load(index) for index in chunk])
+    return _shuffled(chunks, generator)
 
 
 def stack(samples: Sequence[Batch]) -> Batch:

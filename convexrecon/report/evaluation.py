@@ -69,6 +69,6 @@ def evaluate_and_report(
 
 def _printed(folder: RunFolder) -> dict[str, str]:
     settings = folder.settings()
-    skipped = "end_to_end." if settings.method == "convex" else "convex."
+    skipped = "descent." if settings.method == "convex" else "convex."
     flat: dict[str, Any] = flat_settings(settings)
     return {name: str(value) for name, value in flat.items() if not name.startswith(skipped)}

@@ -13,6 +13,7 @@ from convexrecon.convex.gate_growth import GrowthSettings
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
+from convexrecon.training.descent_settings import DescentSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,6 +21,8 @@ else:
     import tomli as tomllib
 
 Settings = TypeVar("Settings")
+Method = Literal["convex", "end_to_end", "checkpointing", "gleam", "reversible", "layerwise"]
+METHODS: tuple[str, ...] = get_args(Method)
 GateChoice = Literal["gaussian", "zero_mean", "patches", "patch_differences", "mixed", "trained"]
 
 
@@ -157,47 +160,17 @@ class ConvexSettings:
 
 
 @dataclass(frozen=True)
-class EndToEndSettings:
-    """How the cascade of ReLU denoisers is trained by backpropagation.
-
-    Attributes:
-        epochs: passes over the training slices.
-        learning_rate: of Adam at the start; follows a cosine to 1 % of it.
-        warmup: share of the steps over which the rate rises from zero.
-        loss: "l2" (mean squared complex error) or "l1" (mean absolute).
-        lam: initial data-consistency weight; it is learned.
-        clip: largest gradient norm; larger ones are scaled down.
-        validate_every: epochs between validations.
-    """
-
-    epochs: int = 50
-    learning_rate: float = 2e-3
-    warmup: float = 0.05
-    loss: Literal["l2", "l1"] = "l2"
-    lam: float = 0.5
-    clip: float = 1.0
-    validate_every: int = 1
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or not self.learning_rate > 0 or self.validate_every < 1:
-            raise InputError(
-                "end_to_end: expected epochs >= 1, learning_rate > 0, validate_every >= 1, "
-                f"found {self.epochs}, {self.learning_rate}, {self.validate_every}"
-            )
-
-
-@dataclass(frozen=True)
 class RunSettings:
     """Everything that decides the outcome of a training run, but the data."""
 
-    method: Literal["convex", "end_to_end"] = "convex"
+    method: Method = "convex"
     seed: int = 0
     batch_size: int = 1
     validation_fraction: float = 0.15
     mask: MaskSettings = field(default_factory=MaskSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     convex: ConvexSettings = field(default_factory=ConvexSettings)
-    end_to_end: EndToEndSettings = field(default_factory=EndToEndSettings)
+    descent: DescentSettings = field(default_factory=DescentSettings)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -31,6 +31,7 @@ from convexrecon.training.block_program import solve_block
 from convexrecon.training.config import RunSettings
 from convexrecon.training.image_store import evenly_spaced, key_of, keys_of, read_store, write_store
 from convexrecon.training.profiler import Profile
+from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade, save_cascade
 
@@ -50,6 +51,7 @@ def train_layerwise(
     run: RunFolder,
     *,
     device: torch.device | str = "cpu",
+    ranks: Ranks | None = None,
     progress: bool = True,
 ) -> Cascade:
     """Train, or continue, a convex cascade in a run folder: one pass over the data per program.
@@ -64,12 +66,15 @@ def train_layerwise(
         validation: held-out slices, or None.
         run: the run folder.
         device: where to compute.
+        ranks: the processes of the run; None for this one alone.
         progress: whether to show bars and a line per block.
 
     Raises:
         InputError: the run holds more blocks than are asked for, or data no program can be posed on.
     """
-    device = torch.device(device)
+    device, ranks = torch.device(device), ranks or Ranks()
+    if ranks.count > 1:
+        raise InputError(f"convex: expected one process, found {ranks.count}")
     # Validation sees every sample, as reconstruction does.
     sets = [BlockData("train", train, settings, run.state, device, progress, settings.convex.samples_held_out)]
     if validation is not None:

@@ -1,190 +1,221 @@
-"""The one loop of the trainers that descend a loss: epochs, schedule, validation, checkpoints, resume."""
+"""The one loop of the trainers that descend a loss: epochs, schedule, ranks, validation, checkpoints, resume."""
 
-import json
 import math
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from convexrecon.atomic_write import atomic_path
 from convexrecon.cascade import Cascade
-from convexrecon.data.dataset import Batch, PreparedSlices, batches
+from convexrecon.data.dataset import Batch, PreparedSlices, batch_plan, stack
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.seeding import generator
+from convexrecon.training.descent import Descent, Portion
+from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.live_memory import LiveMemory
+from convexrecon.training.loop_checkpoint import Progress, load_checkpoint, save_checkpoint
 from convexrecon.training.profiler import Profile
+from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
+from convexrecon.training.step_clock import StepClock
 
-Step = Callable[[Batch], float]
+# A step whose tensors are followed in memory is slow: one in a run.
+MEASURED_STEP = 0
+Reconstruct = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True)
-class LoopSettings:
-    """What the loop itself needs to know.
+class Loop:
+    """What a run of descent works with, whatever the trainer.
 
     Attributes:
-        epochs: passes over the training slices.
-        batch_size: slices of one shape taken together.
-        learning_rate: at its highest.
-        warmup: share of all steps over which the rate rises linearly from zero; then a cosine to 1 %.
-        validate_every: epochs between validations.
+        settings: of the descent.
+        batch_size: slices of one shape taken together, over all ranks.
         seed: of the order of the slices.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warmup: float
-    validate_every: int
-    seed: int
-
-
-@dataclass
-class Progress:
-    """How far a run has come: what a checkpoint holds beside tensors."""
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    best_psnr: float = -math.inf
-    best_epoch: int = 0
-
-
-def run_epochs(
-    model: Cascade,
-    optimizer: torch.optim.Optimizer,
-    step: Step,
-    settings: LoopSettings,
-    train: PreparedSlices,
-    validation: PreparedSlices | None,
-    run: RunFolder,
-    *,
-    device: torch.device,
-    progress: bool = True,
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Run the epochs that are still to be run; returns how it went and the best weights.
-
-    After each epoch model, optimizer and position go to one file, so that a killed run continues from the
-    last complete epoch with the same order of slices and the same rates, to the same weights. The best
-    weights are those of the highest validation PSNR, or the last ones without validation data.
-
-    Args:
-        model: trained in place.
-        optimizer: of its parameters.
-        step: one update on a batch; returns the loss.
-        settings: epochs, batch size, schedule.
         train: training slices.
         validation: held-out slices, or None.
         run: the run folder.
         device: where to compute.
-        progress: whether to show bars.
+        ranks: the processes of the run.
+        progress: whether to show bars and a line per epoch.
+        stage: what is being trained, where it is not all at once: part of every row of the metrics; names the
+            checkpoint.
+        seconds_before: spent on the stage before its first step.
+        reconstruct: how a batch is reconstructed for validation, or None for the model's own way.
+    """
+
+    settings: DescentSettings
+    batch_size: int
+    seed: int
+    train: PreparedSlices
+    validation: PreparedSlices | None
+    run: RunFolder
+    device: torch.device
+    ranks: Ranks = field(default_factory=Ranks)
+    progress: bool = True
+    stage: dict[str, int] = field(default_factory=dict)
+    seconds_before: float = 0.0
+    reconstruct: Reconstruct | None = None
+
+
+def checkpoint_of(loop: Loop) -> Path:
+    """Where the checkpoints of a loop's stage go."""
+    name = "_".join(["checkpoint", *(f"{key}_{value}" for key, value in loop.stage.items())])
+    return loop.run.state / f"{name}.safetensors"
+
+
+def run_epochs(model: Cascade, descent: Descent, loop: Loop) -> tuple[Progress, dict[str, Tensor]]:
+    """Run the epochs that are still to be run; returns how it went and the best weights.
+
+    After each epoch, and every `save_every` steps within one, model, optimizers and position go to one file, so
+    that a killed run continues from there with the same order of slices and the same rates, to the same
+    weights. The best weights are those of the highest validation PSNR, or the last without validation data.
+    Rank 0 alone writes.
+
+    Args:
+        model: trained in place.
+        descent: the trainer's step.
+        loop: everything else.
 
     Raises:
         InputError: the loss is not finite (the message says at which step).
     """
-    checkpoint = run.state / "checkpoint.safetensors"
-    state, best = _load(checkpoint, model, optimizer)
-    rows = [row for row in run.read_metrics() if row["epoch"] <= state.epoch]
-    per_epoch = sum(1 for _ in _index_batches(train, settings.batch_size))
-    total = per_epoch * settings.epochs
-    for epoch in range(state.epoch + 1, settings.epochs + 1):
-        with Profile(device) as profile:
-            losses = []
-            order = generator(settings.seed, "order", epoch)
-            with tqdm(total=len(train), desc=f"epoch {epoch}", leave=False, disable=not progress) as bar:
-                for batch in batches(train, settings.batch_size, generator=order):
-                    _set_rate(optimizer, settings, state.step / total)
-                    losses.append(step(batch.to(device)))
-                    state.step += 1
-                    if not math.isfinite(losses[-1]):
-                        raise InputError(
-                            f"training: the loss became {losses[-1]} at step {state.step} of epoch {epoch}; "
-                            "expected a lower learning_rate"
-                        )
-                    bar.update(len(batch.volume))
-        state.epoch, state.seconds = epoch, state.seconds + profile.seconds
-        row: dict[str, Any] = {"epoch": epoch, "loss": sum(losses) / len(losses), "seconds": state.seconds}
-        row["peak_memory_mb"] = profile.peak_memory_mb
-        validates = epoch % settings.validate_every == 0 or epoch == settings.epochs
-        score = mean_psnr(model, validation, settings.batch_size, device) if validation and validates else None
+    checkpoint = checkpoint_of(loop)
+    state, best = load_checkpoint(checkpoint, model, descent.optimizers)
+    if not loop.ranks.is_lead:
+        state.losses = 0.0
+    if state.step == 0:
+        state.seconds = loop.seconds_before
+    rows = [row for row in loop.run.read_metrics() if not _of(row, loop.stage) or row["epoch"] <= state.epoch]
+    for epoch in range(state.epoch + 1, loop.settings.epochs + 1):
+        started = time.perf_counter()
+        with Profile(loop.device) as profile:
+            for _ in _steps(descent, loop, state):
+                if state.position % loop.settings.save_every == 0:
+                    descent.gather()
+                    _sum_losses(loop, state)
+                    now = time.perf_counter()
+                    state.seconds, started = state.seconds + now - started, now
+                    if loop.ranks.is_lead:
+                        save_checkpoint(checkpoint, model, descent.optimizers, state, best)
+        state.seconds += time.perf_counter() - started
+        state.peak_memory_mb = max(state.peak_memory_mb, profile.peak_memory_mb)
+        descent.gather()
+        row = _end_epoch(loop, state, epoch)
+        validates = epoch % loop.settings.validate_every == 0 or epoch == loop.settings.epochs
+        score = mean_psnr(model, loop) if loop.validation is not None and validates else None
         row["psnr_validation"] = score
-        if validation is None or (score is not None and score > state.best_psnr):
+        if loop.validation is None or (score is not None and score > state.best_psnr):
             state.best_psnr, state.best_epoch = score if score is not None else -math.inf, epoch
             best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         rows.append(row)
-        _save(checkpoint, model, optimizer, state, best)
-        run.write_metrics(rows)
-        if progress:
+        if loop.ranks.is_lead:
+            save_checkpoint(checkpoint, model, descent.optimizers, state, best)
+            loop.run.write_metrics(rows)
+        loop.ranks.wait()
+        if loop.progress:
             shown = f", validation {score:.2f} dB" if score is not None else ""
-            tqdm.write(f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4g}{shown}, {state.seconds:.0f} s")
+            stage = "".join(f"{key} {value}, " for key, value in loop.stage.items())
+            line = f"{stage}epoch {epoch}/{loop.settings.epochs}: loss {row['loss']:.4g}{shown}"
+            tqdm.write(f"{line}, {state.seconds:.0f} s, {row['peak_memory_mb']:.0f} MB")
     return state, best
 
 
-def mean_psnr(model: Cascade, data: PreparedSlices, batch_size: int, device: torch.device) -> float:
-    """Mean slice-wise PSNR of a cascade over a data set, in dB."""
-    scores = []
+def _of(row: dict[str, Any], stage: dict[str, int]) -> bool:
+    return all(row.get(key) == value for key, value in stage.items())
+
+
+def _sum_losses(loop: Loop, state: Progress) -> None:
+    """Bring the losses of all ranks to the first one, whose state is saved."""
+    summed, *_ = loop.ranks.sum([state.losses], loop.device)
+    state.losses = summed if loop.ranks.is_lead else 0.0
+
+
+def _steps(descent: Descent, loop: Loop, state: Progress) -> Iterator[None]:
+    """The batches of the epoch that are still to be done, each a step; yields after each."""
+    epoch = state.epoch + 1
+    order = generator(loop.seed, "order", *loop.stage.values(), epoch)
+    plan = batch_plan(loop.train, loop.batch_size, generator=order)
+    total = len(plan) * loop.settings.epochs
+    done = sum(len(chosen) for chosen in plan[: state.position])
+    bar = tqdm(total=len(loop.train), initial=done, desc=f"epoch {epoch}", leave=False, disable=not loop.progress)
+    with bar:
+        for chosen in plan[state.position :]:
+            clock = StepClock(loop.device)
+            with clock.data():
+                portion = _portion(descent, loop, chosen)
+            rate = learning_rate(loop.settings, state.step / total, state.epoch)
+            for optimizer in descent.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            if state.step == MEASURED_STEP:
+                with LiveMemory(loop.device) as memory:
+                    loss = descent.step(portion, clock)
+                state.activations_mb = memory.peak_mb
+            else:
+                loss = descent.step(portion, clock)
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"training: the loss became {loss} at step {state.step + 1} of epoch {epoch}; "
+                    "expected a lower learning_rate"
+                )
+            state.step += 1
+            state.position += 1
+            state.losses += loss
+            state.parts = {name: state.parts.get(name, 0.0) + value for name, value in clock.seconds.items()}
+            bar.update(len(chosen))
+            yield
+
+
+def _portion(descent: Descent, loop: Loop, chosen: list[int]) -> Portion:
+    mine = loop.ranks.share(chosen) if descent.splits_batches else chosen
+    batch = stack([loop.train.load(index) for index in mine or chosen[:1]]).to(loop.device)
+    return Portion(batch, len(mine) / len(chosen))
+
+
+def _end_epoch(loop: Loop, state: Progress, epoch: int) -> dict[str, Any]:
+    """The row of a finished epoch; `state` is made ready for the next."""
+    loss, *_ = loop.ranks.sum([state.losses], loop.device)
+    steps = max(state.position, 1)
+    row: dict[str, Any] = {**loop.stage, "epoch": epoch, "loss": loss / steps, "seconds": state.seconds}
+    row |= {f"seconds_{name}": value / steps for name, value in state.parts.items()}
+    row |= {"peak_memory_mb": state.peak_memory_mb, "activations_mb": state.activations_mb}
+    state.epoch, state.position, state.losses, state.parts, state.peak_memory_mb = epoch, 0, 0.0, {}, 0.0
+    return row
+
+
+def mean_psnr(model: Cascade, loop: Loop) -> float:
+    """Mean slice-wise PSNR of a cascade over the validation slices, in dB; the ranks share the batches."""
+    assert loop.validation is not None
+    total = 0.0
     with torch.no_grad():
-        for batch in batches(data, batch_size):
-            batch = batch.to(device)
-            result = model(batch.sense, batch.kspace)
-            scores += [psnr(x, ref) for x, ref in zip(result, batch.target, strict=True)]
-    return sum(scores) / len(scores)
+        for chosen in loop.ranks.share(batch_plan(loop.validation, loop.batch_size)):
+            batch = stack([loop.validation.load(index) for index in chosen]).to(loop.device)
+            result = loop.reconstruct(batch) if loop.reconstruct else model(batch.sense, batch.kspace)
+            total += sum(psnr(x, ref) for x, ref in zip(result, batch.target, strict=True))
+    summed, *_ = loop.ranks.sum([total], loop.device)
+    return summed / len(loop.validation)
 
 
-def _index_batches(data: PreparedSlices, batch_size: int) -> Iterator[int]:
-    """One item per batch of an epoch, without loading anything: batches never mix shapes."""
-    sizes: dict[tuple[int, ...], int] = {}
-    for entry in data.slices:
-        sizes[entry.shape] = sizes.get(entry.shape, 0) + 1
-    for count in sizes.values():
-        yield from range(math.ceil(count / batch_size))
+def learning_rate(settings: DescentSettings, done: float, epochs: int) -> float:
+    """The rate after a share `done` of all steps, in epoch number `epochs` from 0: of these alone, so resume is exact.
 
-
-def _set_rate(optimizer: torch.optim.Optimizer, settings: LoopSettings, done: float) -> None:
-    """The learning rate after a share `done` of all steps: a function of that alone, so resume is exact."""
+    >>> learning_rate(DescentSettings(learning_rate=1.0, warmup=0.0, schedule="halving", halve_every=10), 0.5, 25)
+    0.25
+    """
     if done < settings.warmup:
         factor = 0.01 + 0.99 * done / settings.warmup
-    else:
+    elif settings.schedule == "cosine":
         along = (done - settings.warmup) / max(1 - settings.warmup, 1e-9)
         factor = 0.01 + 0.99 * (1 + math.cos(math.pi * along)) / 2
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * factor
-
-
-def _save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Progress, best: dict[str, Tensor]
-) -> None:
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
-    for index, entry in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in entry.items()}
-    # Copies: safetensors refuses tensors that share memory, and best may be the model's own.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(state))})
-
-
-def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]]:
-    if not path.exists():
-        return Progress(), {}
-    with safe_open(path, framework="pt") as file:
-        state = Progress(**json.loads(file.metadata()["progress"]))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = tensor
-    model.load_state_dict(parts["model"])
-    moments: dict[int, dict[str, Any]] = {}
-    for name, tensor in parts["optimizer"].items():
-        index, _, key = name.partition("/")
-        moments.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return state, parts["best"]
+    elif settings.schedule == "halving":
+        factor = 0.5 ** (epochs // settings.halve_every)
+    else:
+        factor = 1.0
+    return settings.learning_rate * factor

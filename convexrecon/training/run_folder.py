@@ -12,7 +12,7 @@ from convexrecon.errors import InputError
 from convexrecon.training.config import RunSettings, dump_settings, flat_settings, load_settings
 
 # What a resumed run may change: more blocks lengthen a convex run and leave what is done as it is.
-MAY_CHANGE = {"convex": {"model.blocks"}, "end_to_end": set[str]()}
+MAY_CHANGE = {"convex": {"model.blocks"}}
 PACKAGES = ("convexrecon", "torch", "numpy", "scipy", "h5py", "scikit-image", "matplotlib", "cvxpy")
 
 
@@ -128,7 +128,7 @@ def open_run(path: Path, settings: RunSettings) -> RunFolder:
 def _check_same(run: RunFolder, settings: RunSettings) -> None:
     before, now = flat_settings(run.settings()), flat_settings(settings)
     for name, value in now.items():
-        if before.get(name) != value and name not in MAY_CHANGE[settings.method]:
+        if before.get(name) != value and name not in MAY_CHANGE.get(settings.method, set()):
             raise InputError(
                 f"{run.path}: holds a run with {name} = {before.get(name)!r}, asked for {value!r}; "
                 "give another --out, or the same settings to resume"

@@ -10,10 +10,11 @@ from convexrecon.errors import InputError
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_program import certify_block
 from convexrecon.training.config import RunSettings
-from convexrecon.training.end_to_end import train_end_to_end
 from convexrecon.training.image_store import slice_keys
 from convexrecon.training.layerwise import train_layerwise
+from convexrecon.training.ranks import joined_ranks
 from convexrecon.training.run_folder import RunFolder, open_run
+from convexrecon.training.train_descent import train_descent
 from convexrecon.weights import load_cascade
 
 
@@ -26,7 +27,7 @@ def train(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Cascade:
-    """Train, or continue, a run.
+    """Train, or continue, a run; on all the processes that torchrun started, if it did.
 
     Args:
         settings: method, network, masks, seed.
@@ -39,18 +40,19 @@ def train(
 
     Raises:
         InputError: no data, a run folder from other settings or data, or training that cannot go on.
+        RankLostError: one of several processes is gone.
     """
     train_slices, held_out = training_sets(settings, Path(data), None if validation is None else Path(validation))
-    run = open_run(Path(out), settings)
-    run.bind_data(
-        {
-            "train": slice_keys(train_slices),
-            "validation": slice_keys(held_out) if held_out is not None else [],
-        }
-    )
-    run.update_summary(data_folder=str(Path(data).resolve()))
-    trainer = train_layerwise if settings.method == "convex" else train_end_to_end
-    return trainer(settings, train_slices, held_out, run, device=torch.device(device), progress=progress)
+    used = {"train": slice_keys(train_slices), "validation": slice_keys(held_out) if held_out is not None else []}
+    trainer = train_layerwise if settings.method == "convex" else train_descent
+    with joined_ranks(torch.device(device)) as (ranks, here):
+        run = RunFolder(Path(out))
+        if ranks.is_lead:
+            run = open_run(Path(out), settings)
+            run.bind_data(used)
+            run.update_summary(data_folder=str(Path(data).resolve()), ranks=ranks.count)
+        ranks.wait()
+        return trainer(settings, train_slices, held_out, run, device=here, ranks=ranks, progress=progress)
 
 
 def training_sets(

@@ -14,7 +14,8 @@ from convexrecon.convex.program import ProgramSettings
 from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.denoisers.relu import ReluDenoiser
 from convexrecon.errors import InputError
-from convexrecon.training.config import ConvexSettings, EndToEndSettings, RunSettings
+from convexrecon.training.config import ConvexSettings, RunSettings
+from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
 from convexrecon.weights import load_cascade
@@ -112,7 +113,7 @@ def test_every_way_of_drawing_trains(prepared: Path, small_run: RunSettings, tmp
 def test_gates_of_a_trained_network_are_taken_block_by_block(
     prepared: Path, small_run: RunSettings, tmp_path: Path
 ) -> None:
-    by_backpropagation = replace(small_run, method="end_to_end", end_to_end=EndToEndSettings(epochs=1))
+    by_backpropagation = replace(small_run, method="end_to_end", descent=DescentSettings(epochs=1))
     network = list(train(by_backpropagation, prepared, tmp_path / "network", progress=False))
     convex = ConvexSettings(gates="trained", gates_run=str(tmp_path / "network"))
     settings = replace(small_run, convex=convex)

@@ -47,7 +47,10 @@ def test_what_the_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("[model]\ninputs = ['zero_filled']", "'image' first"),
         ("[model]\ninputs = 'image'", "expected a list of strings"),
         ("model = 5", "model: expected a table"),
-        ("method = 'magic'", "expected one of convex, end_to_end, found 'magic'"),
+        (
+            "method = 'magic'",
+            "expected one of convex, end_to_end, checkpointing, gleam, reversible, layerwise, found",
+        ),
         ("[convex]\npixel_fraction = 0.0", "pixel_fraction: expected in"),
         ("[convex]\nloss_lam = 0.0", "loss_lam: expected a positive number, found 0.0"),
         ("[convex]\nloss = 'output'", "loss: expected one of image, consistent, self_supervised, found 'output'"),
@@ -68,7 +71,7 @@ def test_what_the_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("[convex]\nloss = 'self_supervised'\n[convex.grow]\nrule = 'explained'", "gates are grown on targets"),
         ("[convex]\nheld_out = 1.0", "held_out: expected in (0, 1), found 1.0"),
         ("[convex.program]\nbeta_ratio = -1.0", "beta_ratio: expected a positive"),
-        ("[end_to_end]\nepochs = 0", "epochs >= 1"),
+        ("[descent]\nepochs = 0", "epochs >= 1"),
         ("seed = [", "not valid TOML"),
     ],
 )

@@ -1,4 +1,4 @@
-"""End-to-end training: it learns, resumes exactly, and refuses to go on with a diverged loss."""
+"""Every trainer that descends a loss: it learns, resumes exactly, refuses to go on with a diverged loss."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 
 import convexrecon.training.loop as loop
 from convexrecon.errors import InputError
-from convexrecon.training.config import EndToEndSettings, RunSettings
-from convexrecon.training.end_to_end import image_loss
+from convexrecon.training.config import RunSettings
+from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
 from convexrecon.weights import load_cascade
@@ -18,8 +18,8 @@ from convexrecon.weights import load_cascade
 
 @pytest.fixture
 def backprop(small_run: RunSettings) -> RunSettings:
-    options = EndToEndSettings(epochs=4, learning_rate=5e-3)
-    return replace(small_run, method="end_to_end", end_to_end=options)
+    options = DescentSettings(epochs=4, learning_rate=5e-3)
+    return replace(small_run, method="end_to_end", descent=options)
 
 
 def test_the_loss_falls_and_the_best_weights_are_kept(prepared: Path, backprop: RunSettings, tmp_path: Path) -> None:
@@ -33,46 +33,100 @@ def test_the_loss_falls_and_the_best_weights_are_kept(prepared: Path, backprop: 
     assert summary["peak_memory_mb"] > 0
 
 
-@pytest.mark.parametrize("dies_at", [2, 7])
+@pytest.mark.parametrize(
+    ("method", "dies_at", "save_every"),
+    [
+        ("end_to_end", 2, 500),
+        ("end_to_end", 7, 500),
+        ("end_to_end", 6, 1),
+        ("checkpointing", 7, 1),
+        ("gleam", 7, 1),
+        ("layerwise", 7, 1),
+        ("layerwise", 19, 500),
+        ("layerwise", 22, 2),
+    ],
+)
 def test_a_killed_run_continues_to_the_same_weights(
-    prepared: Path, backprop: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+    prepared: Path,
+    backprop: RunSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: Any,
+    dies_at: int,
+    save_every: int,
 ) -> None:
-    train(backprop, prepared, tmp_path / "whole", progress=False)
-    original, calls = loop._set_rate, 0
+    settings = replace(backprop, method=method, descent=replace(backprop.descent, save_every=save_every))
+    train(settings, prepared, tmp_path / "whole", progress=False)
+    original, calls = loop.learning_rate, 0
 
-    def dying(*args: Any) -> None:
+    def dying(*args: Any) -> float:
         nonlocal calls
         calls += 1
         if calls == dies_at:
             raise KeyboardInterrupt
-        original(*args)
+        return original(*args)
 
-    monkeypatch.setattr(loop, "_set_rate", dying)
+    monkeypatch.setattr(loop, "learning_rate", dying)
     with pytest.raises(KeyboardInterrupt):
-        train(backprop, prepared, tmp_path / "killed", progress=False)
-    monkeypatch.undo()
-    train(backprop, prepared, tmp_path / "killed", progress=False)
+        train(settings, prepared, tmp_path / "killed", progress=False)
+    # What is done, in whole epochs or in batches of one, is not done again.
+    left = len(RunFolder(tmp_path / "whole").read_metrics()) * 4 - (dies_at - 1)
+    done_again = (dies_at - 1) % min(save_every, 4)
+    calls, dies_at = 0, 10**6
+    train(settings, prepared, tmp_path / "killed", progress=False)
+    assert calls == left + done_again
     whole, killed = (load_cascade(tmp_path / n / "weights.safetensors")[0] for n in ("whole", "killed"))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, killed.state_dict()[name]), name
     rows = [RunFolder(tmp_path / n).read_metrics() for n in ("whole", "killed")]
     assert [r["loss"] for r in rows[0]] == [r["loss"] for r in rows[1]]
+    assert not RunFolder(tmp_path / "killed").state.exists()
 
 
 def test_divergence_ends_in_a_message_not_in_weights(prepared: Path, backprop: RunSettings, tmp_path: Path) -> None:
-    wild = replace(backprop, end_to_end=EndToEndSettings(epochs=4, learning_rate=1e18, warmup=0.0))
+    wild = replace(backprop, descent=DescentSettings(epochs=4, learning_rate=1e18, warmup=0.0))
     with pytest.raises(InputError, match="lower learning_rate"):
         train(wild, prepared, tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "weights.safetensors").exists()
-
-
-def test_losses_are_what_they_are_called() -> None:
-    image = torch.tensor([[3 + 4j, 0j]])
-    assert float(image_loss(image, 0 * image, "l2")) == pytest.approx(12.5)
-    assert float(image_loss(image, 0 * image, "l1")) == pytest.approx(2.5, rel=1e-5)
 
 
 def test_such_a_run_has_no_certificates(prepared: Path, backprop: RunSettings, tmp_path: Path) -> None:
     train(backprop, prepared, tmp_path / "run", progress=False)
     with pytest.raises(InputError, match="only convex runs have certificates"):
         certify_run(RunFolder(tmp_path / "run"), prepared, progress=False)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(
+    prepared: Path, backprop: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "run" / "state"
+    state.mkdir(parents=True)
+    short = replace(backprop, descent=replace(backprop.descent, epochs=1))
+    train(short, prepared, tmp_path / "other", progress=False)
+    for name in ("config.toml", "versions.json"):
+        (tmp_path / "run" / name).write_text((tmp_path / "other" / name).read_text())
+    (state / "checkpoint.safetensors").write_bytes(b"half a file")
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors: not a checkpoint of this run"):
+        train(
+            replace(backprop, descent=replace(backprop.descent, epochs=1)), prepared, tmp_path / "run", progress=False
+        )
+
+
+def test_data_consistency_is_learned_unless_it_is_fixed(prepared: Path, backprop: RunSettings, tmp_path: Path) -> None:
+    for name, learned in (("learned", True), ("fixed", False)):
+        options = replace(backprop.descent, epochs=1, learn_consistency=learned, lam=0.25)
+        train(replace(backprop, descent=options), prepared, tmp_path / name, progress=False)
+    fixed, moved = (RunFolder(tmp_path / name).read_summary()["lam"] for name in ("fixed", "learned"))
+    assert fixed == pytest.approx([0.25, 0.25], rel=1e-6)
+    assert all(abs(lam - 0.25) > 1e-4 for lam in moved)
+
+
+def test_half_precision_of_the_denoisers_trains_to_nearly_the_same(
+    prepared: Path, backprop: RunSettings, tmp_path: Path
+) -> None:
+    for precision in ("float32", "bfloat16"):
+        options = replace(backprop.descent, epochs=1, precision=precision)
+        train(replace(backprop, descent=options), prepared, tmp_path / precision, progress=False)
+    full, half = (RunFolder(tmp_path / name).read_metrics()[0]["loss"] for name in ("float32", "bfloat16"))
+    assert half != full
+    assert half == pytest.approx(full, rel=0.02)

@@ -1,0 +1,51 @@
+"""The untrained cascade that the settings describe, the same whatever trains it."""
+
+from convexrecon.cascade import Block, Cascade
+from convexrecon.denoisers.relu import ReluDenoiser
+from convexrecon.errors import InputError
+from convexrecon.physics.data_consistency import (
+    DataConsistency,
+    GradientDataConsistency,
+    NoDataConsistency,
+    ProximalDataConsistency,
+)
+from convexrecon.seeding import generator
+from convexrecon.training.config import RunSettings
+
+
+def new_cascade(settings: RunSettings) -> Cascade:
+    """Denoisers and data consistency as `settings.model` and `settings.descent` describe, seeded by `settings.seed`.
+
+    Raises:
+        InputError: feature stacking is asked for, or no blocks.
+    """
+    model = settings.model
+    if model.stacking != "cascade" or model.blocks < 1:
+        raise InputError(
+            f"{settings.method}: expected model.stacking = 'cascade' with at least one block, "
+            f"found {model.stacking!r} with {model.blocks}"
+        )
+    return Cascade([_block(settings, index) for index in range(model.blocks)], initial=model.initial)
+
+
+def _block(settings: RunSettings, index: int) -> Block:
+    model = settings.model
+    denoiser = ReluDenoiser(
+        model.units,
+        model.kernel,
+        channels=2 * len(model.inputs),
+        generator=generator(settings.seed, "initial", index),
+    )
+    return Block(denoiser, new_consistency(settings), inputs=model.inputs, precision=settings.descent.precision)
+
+
+def new_consistency(settings: RunSettings) -> DataConsistency:
+    """The data consistency of a block before training."""
+    options = settings.descent
+    if settings.model.consistency == "proximal":
+        return ProximalDataConsistency(
+            options.lam, learn=options.learn_consistency, iterations=settings.model.cg_iterations
+        )
+    if settings.model.consistency == "gradient":
+        return GradientDataConsistency(options.step, learn=options.learn_consistency)
+    return NoDataConsistency()

@@ -1,0 +1,92 @@
+"""A run of any trainer that descends a loss: the network, the trainer's step, the loop, the run folder."""
+
+import shutil
+from collections.abc import Callable
+
+import torch
+
+from convexrecon.cascade import Cascade
+from convexrecon.data.dataset import PreparedSlices
+from convexrecon.training.checkpointing import checkpointing
+from convexrecon.training.config import RunSettings
+from convexrecon.training.descent import Descent
+from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.end_to_end import end_to_end
+from convexrecon.training.gleam import gleam
+from convexrecon.training.layerwise_descent import train_layerwise_descent
+from convexrecon.training.loop import Loop, run_epochs
+from convexrecon.training.new_cascade import new_cascade
+from convexrecon.training.ranks import Ranks
+from convexrecon.training.run_folder import RunFolder
+from convexrecon.weights import load_cascade, save_cascade
+
+Trainer = Callable[[Cascade, DescentSettings, Ranks], Descent]
+TRAINERS: dict[str, Trainer] = {"end_to_end": end_to_end, "checkpointing": checkpointing, "gleam": gleam}
+
+
+def train_descent(
+    settings: RunSettings,
+    train: PreparedSlices,
+    validation: PreparedSlices | None,
+    run: RunFolder,
+    *,
+    device: torch.device | str = "cpu",
+    ranks: Ranks | None = None,
+    progress: bool = True,
+) -> Cascade:
+    """Train, or continue, a cascade by `settings.method` in a run folder.
+
+    The same network whatever the method: as many blocks, kernels and units as the convex cascade would have.
+    The weights kept are those of the best validation PSNR.
+
+    Args:
+        settings: of the run.
+        train: training slices.
+        validation: held-out slices, or None (then the last weights are kept).
+        run: the run folder.
+        device: where to compute.
+        ranks: the processes of the run; None for this one alone.
+        progress: whether to show bars and a line per epoch.
+
+    Raises:
+        InputError: feature stacking is asked for, no blocks, settings that the method refuses, or the loss diverges.
+    """
+    device, ranks = torch.device(device), ranks or Ranks()
+    model = new_cascade(settings).to(device)
+    if run.weights.exists():
+        return load_cascade(run.weights)[0].to(device)
+    options = settings.descent
+    loop = Loop(
+        options, settings.batch_size, settings.seed, train, validation, run, device, ranks, progress and ranks.is_lead
+    )
+    if settings.method == "layerwise":
+        train_layerwise_descent(model, settings, loop)
+    else:
+        _, best = run_epochs(model, TRAINERS[settings.method](model, options, ranks), loop)
+        model.load_state_dict(best)
+    if ranks.is_lead:
+        save_cascade(run.weights, model)
+        write_summary(settings, run, model)
+        shutil.rmtree(run.state, ignore_errors=True)
+    ranks.wait()
+    return model
+
+
+def write_summary(settings: RunSettings, run: RunFolder, model: Cascade) -> None:
+    """What the run came to, from its metrics: the best epoch's quality, the time of all stages, the memory."""
+    rows = run.read_metrics()
+    last = [row for row in rows if row.get("block") == rows[-1].get("block")]
+    scored = [row for row in last if row["psnr_validation"] is not None]
+    best = max(scored, key=lambda row: row["psnr_validation"]) if scored else rows[-1]
+    seconds = {row.get("block"): row["seconds"] for row in rows}
+    run.update_summary(
+        method=settings.method,
+        blocks=[],
+        epochs=len(rows),
+        best_epoch=best["epoch"],
+        psnr_validation=best["psnr_validation"],
+        training_seconds=sum(seconds.values()),
+        peak_memory_mb=max(row["peak_memory_mb"] for row in rows),
+        activations_mb=max((row["activations_mb"] or 0.0) for row in rows),
+        lam=[block.consistency.lam for block in model],
+    )
