@@ -4,18 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from convexrecon.atomic_write import atomic_path
 from convexrecon.cascade import Block, Cascade
-from convexrecon.convex.arrangements import Gates
-from convexrecon.denoisers.feature_stack import FeatureStack
-from convexrecon.denoisers.gated import GatedDenoiser
-from convexrecon.denoisers.gated_network import GatedNetwork
-from convexrecon.denoisers.relu import ReluDenoiser
+from convexrecon.denoisers.building import build_denoiser, describe_denoiser
 from convexrecon.errors import InputError
 from convexrecon.physics.data_consistency import (
     DataConsistency,
@@ -74,47 +69,15 @@ def _describe(block: Block) -> dict[str, Any]:
     if isinstance(block.consistency, ProximalDataConsistency):
         consistency["iterations"] = block.consistency.iterations
         consistency["tolerance"] = block.consistency.tolerance
-    denoiser = block.denoiser
-    entry: dict[str, Any] = {"kind": denoiser.kind, "inputs": block.inputs, "consistency": consistency}
-    if isinstance(denoiser, GatedDenoiser):
-        entry["constant"] = denoiser.constant
-    return entry
+    return {**describe_denoiser(block.denoiser), "inputs": block.inputs, "consistency": consistency}
 
 
 def _build(index: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Block:
     prefix = f"blocks.{index}.denoiser."
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return Block(
-        _build_denoiser(entry, own), _build_consistency(entry["consistency"]), inputs=entry.get("inputs", ["image"])
+        build_denoiser(entry, own), _build_consistency(entry["consistency"]), inputs=entry.get("inputs", ["image"])
     )
-
-
-def _build_denoiser(entry: dict[str, Any], own: dict[str, Tensor]) -> nn.Module:
-    kind = entry["kind"]
-    if kind == GatedDenoiser.kind:
-        gates = Gates(own["gate_filters"], own["gate_offsets"])
-        return GatedDenoiser(gates, own["weights"], constant=entry["constant"])
-    if kind == ReluDenoiser.kind:
-        first = own["network.0.weight"]
-        return ReluDenoiser(
-            first.shape[0],
-            first.shape[2],
-            channels=first.shape[1],
-            outputs=own["network.2.weight"].shape[0],
-            dimensions=first.ndim - 2,
-            bias="network.0.bias" in own,
-            generator=torch.Generator(),
-        )
-    if kind == FeatureStack.kind:
-        count = 1 + max(int(name.split(".")[1]) for name in own if name.startswith("networks."))
-        return FeatureStack(_build_network(own, f"networks.{layer}.") for layer in range(count))
-    raise InputError(f"weights: expected a denoiser of this library, found {kind!r}")
-
-
-def _build_network(own: dict[str, Tensor], prefix: str) -> GatedNetwork:
-    part = {name.removeprefix(prefix): t for name, t in own.items() if name.startswith(prefix)}
-    gates = Gates(part["gate_filters"], part["gate_offsets"])
-    return GatedNetwork(gates, part["filters"], part.get("constants"), part["gate_of"], part["outputs"])
 
 
 def _build_consistency(entry: dict[str, Any]) -> DataConsistency:

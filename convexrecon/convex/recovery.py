@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.gated_convolution import GatedConvolution, split_weights
+from convexrecon.denoisers.convolution import CONVOLUTION_LAYERS
 from convexrecon.denoisers.gated_network import GatedNetwork
-from convexrecon.denoisers.relu import CONVOLUTION_LAYERS
 from convexrecon.errors import InputError
 
 SHARPNESS = (1e1, 3e1, 1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5)

@@ -1,66 +1,77 @@
 """The two-layer ReLU denoiser: the network whose convex form the gated denoiser is."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from convexrecon.errors import InputError
+from convexrecon.denoisers.convolution import convolution, fill_normal
+from convexrecon.denoisers.lipschitz import convolution_bound
+from convexrecon.denoisers.residual import ResidualDenoiser, layer_weight
 
-CONVOLUTION_LAYERS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
-
-class ReluDenoiser(nn.Module):
+class ReluDenoiser(ResidualDenoiser):
     """``f(u) = u + V relu(U * u + b)``: convolution, ReLU, 1x1 convolution, skip.
 
+    Zeros beyond the border, as the convex program has it.
+
     Args:
-        hidden: number of hidden units.
-        kernel: odd kernel size along every axis.
+        width: number of hidden units.
+        kernel: odd kernel size, of all axes or one for each.
         channels: input channels, 2 for a complex image.
         outputs: output channels; the skip is from the first of the input's.
         dimensions: 1, 2 or 3.
         bias: whether the first layer has a bias.
+        spectral: bound of the Lipschitz constant of f - identity, below 1; None for none.
         generator: of the initial weights; He-normal first layer, small second layer, so that the
             network starts near the identity.
 
     Raises:
-        InputError: a size out of range.
+        InputError: a setting out of range.
     """
 
     kind = "relu"
 
     def __init__(
         self,
-        hidden: int,
-        kernel: int,
+        width: int,
+        kernel: int | Sequence[int],
         *,
         channels: int = 2,
         outputs: int = 2,
         dimensions: int = 2,
         bias: bool = True,
-        generator: torch.Generator | None = None,
+        spectral: float | None = None,
+        generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        if hidden < 1 or kernel < 1 or kernel % 2 == 0 or dimensions not in CONVOLUTION_LAYERS:
-            raise InputError(
-                "denoiser: expected hidden >= 1, an odd kernel and 1 to 3 dimensions, "
-                f"found {hidden}, {kernel}, {dimensions}"
-            )
-        layer = CONVOLUTION_LAYERS[dimensions]
-        first = layer(channels, hidden, kernel, padding=kernel // 2, bias=bias)
-        second = layer(hidden, outputs, 1, bias=False)
-        fan_in = channels * kernel**dimensions
-        with torch.no_grad():
-            _normal(first.weight, (2 / fan_in) ** 0.5, generator)
-            _normal(second.weight, 0.1 * (2 / hidden) ** 0.5, generator)
-            if first.bias is not None:
-                _normal(first.bias, 0.1, generator)
-        self.outputs = outputs
+        super().__init__(
+            width,
+            kernel,
+            channels=channels,
+            outputs=outputs,
+            dimensions=dimensions,
+            padding="zeros",
+            spectral=spectral,
+        )
+        self.bias = bias
+        first = convolution(channels, width, self.kernel, generator, bias=bias)
+        second = convolution(width, outputs, (1,) * dimensions, generator, gain=0.1)
+        if bias:
+            with torch.no_grad():
+                fill_normal(first.get_parameter("bias"), 0.1, generator)
         self.network = nn.Sequential(first, nn.ReLU(), second)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """u (B, channels, *N) real -> f(u) (B, outputs, *N)."""
-        result: Tensor = image[:, : self.outputs] + self.network(image)
-        return result
+    def branch(self, image: Tensor) -> Tensor:
+        """V relu(U * u + b)."""
+        return torch.as_tensor(self.network(image))
 
+    def branch_bound(self) -> Tensor:
+        """||U|| ||V||."""
+        return convolution_bound(layer_weight(self.network[0])) * convolution_bound(layer_weight(self.network[2]))
 
-def _normal(parameter: Tensor, deviation: float, generator: torch.Generator | None) -> None:
-    parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+    def settings(self) -> dict[str, Any]:
+        """The JSON-able arguments that build the same denoiser, but for its weights."""
+        settings = super().settings() | {"bias": self.bias}
+        del settings["padding"]
+        return settings

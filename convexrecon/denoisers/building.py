@@ -1,0 +1,114 @@
+"""Denoisers made by kind: new ones to train, and those that a file of weights describes."""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from convexrecon.convex.arrangements import Gates
+from convexrecon.denoisers.feature_stack import FeatureStack
+from convexrecon.denoisers.gated import GatedDenoiser
+from convexrecon.denoisers.gated_network import GatedNetwork
+from convexrecon.denoisers.modl_cnn import ModlDenoiser
+from convexrecon.denoisers.relu import ReluDenoiser
+from convexrecon.denoisers.residual import ResidualDenoiser
+from convexrecon.denoisers.resnet import ResNetDenoiser
+from convexrecon.errors import InputError
+
+DenoiserKind = Literal["relu", "resnet", "modl"]
+DEFAULT_WIDTHS: dict[DenoiserKind, int] = {"relu": 32, "resnet": 100, "modl": 70}
+
+
+def new_denoiser(
+    kind: DenoiserKind,
+    *,
+    width: int | None = None,
+    kernel: int = 3,
+    channels: int = 2,
+    dimensions: int = 2,
+    spectral: float | None = None,
+    generator: torch.Generator,
+) -> ResidualDenoiser:
+    """An untrained denoiser, near the identity.
+
+    Args:
+        kind: "relu", "resnet" or "modl".
+        width: channels inside, for "relu" its hidden units; None for the kind's own: 32, 100, 70.
+        kernel: odd kernel size.
+        channels: input channels, 2 for each complex image that it sees.
+        dimensions: 1, 2 or 3.
+        spectral: bound of the Lipschitz constant of f - identity, below 1; None for none.
+        generator: of the initial weights.
+
+    Raises:
+        InputError: an unknown kind or a setting out of range.
+
+    >>> denoiser = new_denoiser("modl", generator=torch.Generator().manual_seed(0))
+    >>> sum(p.numel() for p in denoiser.parameters())
+    134820
+    """
+    if kind not in get_args(DenoiserKind):
+        raise InputError(f"kind: expected one of {', '.join(get_args(DenoiserKind))}, found {kind!r}")
+    width = DEFAULT_WIDTHS[kind] if width is None else width
+    if kind == "relu":
+        return ReluDenoiser(
+            width, kernel, channels=channels, dimensions=dimensions, spectral=spectral, generator=generator
+        )
+    network = ResNetDenoiser if kind == "resnet" else ModlDenoiser
+    return network(width, kernel, channels=channels, dimensions=dimensions, spectral=spectral, generator=generator)
+
+
+def describe_denoiser(denoiser: nn.Module) -> dict[str, Any]:
+    """What, beside its tensors, `build_denoiser` needs: JSON-able, with its "kind"."""
+    if isinstance(denoiser, ResidualDenoiser):
+        return {"kind": denoiser.kind, "settings": denoiser.settings()}
+    if isinstance(denoiser, GatedDenoiser):
+        return {"kind": denoiser.kind, "constant": denoiser.constant}
+    return {"kind": denoiser.kind}
+
+
+def build_denoiser(entry: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
+    """The denoiser that `describe_denoiser` described; its weights are still to be loaded.
+
+    Args:
+        entry: the description.
+        tensors: the denoiser's, by their names in its state.
+
+    Raises:
+        InputError: a kind or settings that this library does not have.
+    """
+    kind = entry["kind"]
+    if kind == GatedDenoiser.kind:
+        gates = Gates(tensors["gate_filters"], tensors["gate_offsets"])
+        return GatedDenoiser(gates, tensors["weights"], constant=entry["constant"])
+    if kind == FeatureStack.kind:
+        count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("networks."))
+        return FeatureStack(_build_network(tensors, f"networks.{layer}.") for layer in range(count))
+    if kind == ReluDenoiser.kind and "settings" not in entry:
+        entry = {"settings": _relu_settings(tensors)}
+    for made in (ReluDenoiser, ResNetDenoiser, ModlDenoiser):
+        if kind == made.kind:
+            try:
+                return made(**entry["settings"], generator=torch.Generator())
+            except (TypeError, KeyError) as error:
+                raise InputError(f"weights: expected the settings of a {kind!r} denoiser ({error})") from None
+    raise InputError(f"weights: expected a denoiser of this library, found {kind!r}")
+
+
+def _relu_settings(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The settings of a ReLU denoiser written before files had them, from its tensors."""
+    first = tensors["network.0.weight"]
+    return {
+        "width": first.shape[0],
+        "kernel": list(first.shape[2:]),
+        "channels": first.shape[1],
+        "outputs": tensors["network.2.weight"].shape[0],
+        "dimensions": first.ndim - 2,
+        "bias": "network.0.bias" in tensors,
+    }
+
+
+def _build_network(tensors: dict[str, Tensor], prefix: str) -> GatedNetwork:
+    part = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    gates = Gates(part["gate_filters"], part["gate_offsets"])
+    return GatedNetwork(gates, part["filters"], part.get("constants"), part["gate_of"], part["outputs"])

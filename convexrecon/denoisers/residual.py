@@ -1,0 +1,117 @@
+"""What the trained denoisers share: a skip, a branch beside it and, if wanted, a bound on how much that amplifies."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convexrecon.denoisers.convolution import PADDINGS, Padding, kernel_sizes
+from convexrecon.denoisers.lipschitz import smallest_size
+from convexrecon.errors import InputError
+
+
+class ResidualDenoiser(nn.Module):
+    """``f(x) = x + F(x)``, with ``F = min(1, spectral / L) branch``.
+
+    L is an upper bound of the branch's Lipschitz constant. The skip is from the first `outputs` input channels. With `spectral` < 1 and as many outputs as channels, f is
+    invertible: ``z <- f(x) - F(z)`` converges to x, its error falling by `spectral` each time. Gradients go through
+    the factor ``spectral / L``; it has no state, so training and evaluation mode are the same function.
+
+    Args:
+        width: channels inside.
+        kernel: odd kernel size, of all axes or one for each.
+        channels: real input channels, 2 for each complex image.
+        outputs: output channels.
+        dimensions: 1, 2 or 3.
+        padding: beyond the image's border.
+        spectral: the bound of F's Lipschitz constant, between 0 and 1; None for none.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+
+    kind: str
+
+    def __init__(
+        self,
+        width: int,
+        kernel: int | Sequence[int],
+        *,
+        channels: int,
+        outputs: int,
+        dimensions: int,
+        padding: Padding,
+        spectral: float | None,
+    ) -> None:
+        super().__init__()
+        self.kernel = kernel_sizes(kernel, dimensions)
+        if width < 1:
+            raise InputError(f"width: expected at least 1 channel inside, found {width}")
+        if not 1 <= outputs <= channels:
+            raise InputError(f"channels: expected at least as many as outputs >= 1, found {channels}, {outputs}")
+        if padding not in PADDINGS:
+            raise InputError(f"padding: expected one of {', '.join(PADDINGS)}, found {padding!r}")
+        if spectral is not None and not 0 < spectral < 1:
+            raise InputError(f"spectral: expected a bound between 0 and 1, or None for none, found {spectral}")
+        self.width = width
+        self.channels = channels
+        self.outputs = outputs
+        self.padding: Padding = padding
+        self.spectral = spectral
+
+    @abstractmethod
+    def branch(self, image: Tensor) -> Tensor:
+        """What F scales: (B, channels, *N) -> (B, outputs, *N)."""
+
+    @abstractmethod
+    def branch_bound(self) -> Tensor:
+        """L, an upper bound of the branch's Lipschitz constant: a scalar that the weights can be trained through."""
+
+    def residual(self, image: Tensor) -> Tensor:
+        """F, what is added to the image: (B, channels, *N) -> (B, outputs, *N).
+
+        Raises:
+            InputError: an image of other axes or channels, or smaller than the padding can be made from.
+        """
+        self._check(image)
+        correction = self.branch(image)
+        if self.spectral is None:
+            return correction
+        return correction * (self.spectral / self.branch_bound()).clamp_max(1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """x (B, channels, *N) real -> x[:, :outputs] + F(x), (B, outputs, *N)."""
+        return image[:, : self.outputs] + self.residual(image)
+
+    def settings(self) -> dict[str, Any]:
+        """The JSON-able arguments that build the same denoiser, but for its weights."""
+        return {
+            "width": self.width,
+            "kernel": list(self.kernel),
+            "channels": self.channels,
+            "outputs": self.outputs,
+            "dimensions": len(self.kernel),
+            "padding": self.padding,
+            "spectral": self.spectral,
+        }
+
+    def _check(self, image: Tensor) -> None:
+        if image.ndim != len(self.kernel) + 2 or image.shape[1] != self.channels:
+            raise InputError(
+                f"{self.kind} denoiser: expected an image (B, {self.channels}, {len(self.kernel)} axes), "
+                f"found {tuple(image.shape)}"
+            )
+        bounded = self.spectral is not None
+        least = tuple(smallest_size(self.padding, size, bounded=bounded) for size in self.kernel)
+        if any(size < needed for size, needed in zip(image.shape[2:], least, strict=True)):
+            raise InputError(
+                f"{self.kind} denoiser: padding {self.padding!r} with kernel {self.kernel} expects an image of at "
+                f"least {least}, found {tuple(image.shape[2:])}"
+            )
+
+
+def layer_weight(layer: nn.Module) -> Tensor:
+    """The weight of a convolution layer, (outputs, inputs, *k)."""
+    return torch.as_tensor(layer.get_parameter("weight"))
