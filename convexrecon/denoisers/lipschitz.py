@@ -9,7 +9,8 @@ a polynomial is at least ``cos(r h)`` of its maximum within h of the place of th
 frequencies an axis ``sup_w ||K(w)|| <= max_grid ||K(w)|| / prod_axes cos(pi r / m)``. (Araujo et al., AAAI 2021,
 arXiv 2006.08391, bound from a grid likewise.) At one frequency ``||K||_2 <= (tr (K^H K)^(2^j))^(2^-(j+1))``, at most
 ``rank^(2^-(j+1))`` too large, 0.9 % at rank 100 with j = 8: products of matrices only, which suit a GPU and have no
-starting vector to remember.
+starting vector to remember. For five layers of 70 channels and 3x3 kernels (84 frequencies) it costs as much as their
+forward pass on 180 x 180 pixels, in 3-D (1,008 frequencies) as on 65^3 voxels.
 
 *P.* ``P^T P`` is diagonal and counts how often P repeats a pixel: ``||P||^2`` is the largest count. Per axis: zeros 1;
 reflection 2 (if the two mirrored strips are apart: N >= 2 r + 2); replication r + 1 (if N >= 2). A circular layer is a

@@ -15,9 +15,10 @@ from convexrecon.errors import InputError
 class ResidualDenoiser(nn.Module):
     """``f(x) = x + F(x)``, with ``F = min(1, spectral / L) branch``.
 
-    L is an upper bound of the branch's Lipschitz constant. The skip is from the first `outputs` input channels. With `spectral` < 1 and as many outputs as channels, f is
-    invertible: ``z <- f(x) - F(z)`` converges to x, its error falling by `spectral` each time. Gradients go through
-    the factor ``spectral / L``; it has no state, so training and evaluation mode are the same function.
+    L is an upper bound of the branch's Lipschitz constant, the skip from the first `outputs` input channels. With
+    `spectral` < 1 and as many outputs as channels, f is invertible: ``z <- f(x) - F(z)`` converges to x, its error
+    falling by `spectral` each time. The factor is a function of the weights alone, and gradients go through it:
+    it has no state, so that training and evaluation mode agree.
 
     Args:
         width: channels inside.
@@ -69,8 +70,18 @@ class ResidualDenoiser(nn.Module):
     def branch_bound(self) -> Tensor:
         """L, an upper bound of the branch's Lipschitz constant: a scalar that the weights can be trained through."""
 
-    def residual(self, image: Tensor) -> Tensor:
+    def factor(self) -> Tensor:
+        """``min(1, spectral / L)``, a scalar; 1 without `spectral`."""
+        if self.spectral is None:
+            return torch.ones(())
+        return (self.spectral / self.branch_bound()).clamp_max(1)
+
+    def residual(self, image: Tensor, factor: Tensor | None = None) -> Tensor:
         """F, what is added to the image: (B, channels, *N) -> (B, outputs, *N).
+
+        Args:
+            image: x.
+            factor: what `factor` gave for these weights, where F is called often; None to compute it.
 
         Raises:
             InputError: an image of other axes or channels, or smaller than the padding can be made from.
@@ -79,7 +90,7 @@ class ResidualDenoiser(nn.Module):
         correction = self.branch(image)
         if self.spectral is None:
             return correction
-        return correction * (self.spectral / self.branch_bound()).clamp_max(1)
+        return correction * (self.factor() if factor is None else factor)
 
     def forward(self, image: Tensor) -> Tensor:
         """x (B, channels, *N) real -> x[:, :outputs] + F(x), (B, outputs, *N)."""
