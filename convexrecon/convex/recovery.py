@@ -84,7 +84,14 @@ class ReluRecovery:
     relative_difference: float
 
 
-def relu_network(gates: Gates, weights: Tensor, samples: Sequence[Tensor], *, constant: bool) -> ReluRecovery:
+def relu_network(
+    gates: Gates,
+    weights: Tensor,
+    samples: Sequence[Tensor],
+    *,
+    constant: bool,
+    sharpness: Sequence[float] = SHARPNESS,
+) -> ReluRecovery:
     """A ReLU network with nearly the outputs of the gated optimum, and the difference on `samples`.
 
     ``relu((h + a g) * u - a b) - relu(a (g * u - b))`` tends to ``D . (h * u)`` as a grows: exact wherever
@@ -97,20 +104,26 @@ def relu_network(gates: Gates, weights: Tensor, samples: Sequence[Tensor], *, co
         weights: W, (P, d, m).
         samples: inputs (B, C, *N) to measure on.
         constant: whether the last feature is the constant 1.
+        sharpness: values of a to try.
+
+    Raises:
+        InputError: no a, or one that is not positive.
     """
+    if len(sharpness) == 0 or not all(0 < tried < float("inf") for tried in sharpness):
+        raise InputError(f"sharpness: expected positive numbers, found {tuple(sharpness)}")
     neurons = gated_network(gates, weights, constant=constant)
     layer_weights = weights.float()
     wanted = [GatedConvolution(gates, sample, constant).forward(layer_weights) for sample in samples]
     energy = sum(float(out.double().square().sum()) for out in wanted)
     best: ReluRecovery | None = None
-    for sharpness in SHARPNESS:
-        network = _limit_form(neurons, sharpness)
+    for tried in sharpness:
+        network = _limit_form(neurons, tried)
         error = sum(
             float((network(sample) - out).double().square().sum()) for sample, out in zip(samples, wanted, strict=True)
         )
         difference = (error / energy) ** 0.5 if energy > 0 else 0.0
         if best is None or difference < best.relative_difference:
-            best = ReluRecovery(network, sharpness, difference)
+            best = ReluRecovery(network, tried, difference)
     assert best is not None
     return best
 

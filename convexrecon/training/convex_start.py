@@ -51,21 +51,28 @@ class ReluStart:
 
 
 @torch.no_grad()
-def relu_start(cascade: Cascade, samples: Sequence[tuple[Sense, Tensor]]) -> ReluStart:
+def relu_start(
+    cascade: Cascade, samples: Sequence[tuple[Sense, Tensor]], *, sharpness: Sequence[float] = (10.0,)
+) -> ReluStart:
     """Turn a cascade of gated denoisers into one of ReLU denoisers with nearly the same output.
 
-    Each block's optimum is written in the limit form ``relu((h + a g) * u - a b) - relu(a (g * u - b))``, with
-    the a that does best on what the block sees of the samples. Every unit is then balanced,
+    Each block's optimum is written in the limit form ``relu((h + a g) * u - a b) - relu(a (g * u - b))``; of the a
+    asked for, the one that does best on what the block sees of the samples is taken. Every unit is then balanced,
     ``||(filter, bias)|| = ||output weights||``, which leaves its function alone and spares training steps that are
     a times too long in one layer and too short in the other. A block whose optimum is empty keeps its gates as units
     with output weights zero: no output, but a gradient. The biases come from gates' offsets and constants.
 
+    A larger a is nearer, but its units come in pairs of opposite outputs, some sqrt(a) times larger than what they
+    leave together: a step that moves one against the other changes the output as much more, and the learning rate
+    has to be smaller.
+
     Args:
         cascade: blocks of `GatedDenoiser`.
         samples: A and k-space (B, C, *N), scaled, on the cascade's device; a few slices are enough.
+        sharpness: values of a to try; 1e3 and more, `convex.recovery.SHARPNESS`, to be as near as float32 allows.
 
     Raises:
-        InputError: no samples, no blocks, or a block that is not gated.
+        InputError: no samples, no blocks, no positive sharpness, or a block that is not gated.
     """
     if len(samples) == 0 or len(cascade) == 0:
         raise InputError(f"relu start: expected blocks and samples, found {len(cascade)} and {len(samples)}")
@@ -83,29 +90,30 @@ def relu_start(cascade: Cascade, samples: Sequence[tuple[Sense, Tensor]]) -> Rel
             for image, adjoint, initial in zip(images, adjoints, initials, strict=True)
         ]
         assert isinstance(block.denoiser, GatedDenoiser)
-        denoiser, sharpness = _relu_denoiser(block.denoiser, seen)
+        denoiser, chosen = _relu_denoiser(block.denoiser, seen, sharpness)
         made = Block(denoiser, _learned(block.consistency), inputs=block.inputs).to(images[0].device)
         exact = [block.denoiser.correction(channels) for channels in seen]
         found = [made.denoiser.residual(channels) for channels in seen]  # type: ignore[operator]
         for position, ((sense, _), adjoint, initial) in enumerate(zip(samples, adjoints, initials, strict=True)):
             images[position] = block(images[position], sense, adjoint, initial)
             started[position] = made(started[position], sense, adjoint, initial)
-        differences.append(
-            BlockDifference(sharpness, denoiser.width, _relative(found, exact), _relative(started, images))
-        )
+        differences.append(BlockDifference(chosen, denoiser.width, _relative(found, exact), _relative(started, images)))
         blocks.append(made)
     return ReluStart(Cascade(blocks, initial=cascade.initial), tuple(differences))
 
 
-def _relu_denoiser(gated: GatedDenoiser, seen: Sequence[Tensor]) -> tuple[ReluDenoiser, float]:
+def _relu_denoiser(
+    gated: GatedDenoiser, seen: Sequence[Tensor], sharpness: Sequence[float]
+) -> tuple[ReluDenoiser, float]:
     """The ReLU denoiser, on the CPU, and the sharpness of its limit form."""
-    gates, weights, sharpness = gated.gates.to("cpu"), gated.weights.cpu(), 0.0
+    gates, weights, chosen = gated.gates.to("cpu"), gated.weights.cpu(), 0.0
     if gated.active_gates == 0:
         filters, biases = gates.filters.clone(), -gates.offsets
         outputs = torch.zeros(weights.shape[2], len(gates))
     else:
-        recovery = relu_network(gates, weights, [channels.cpu() for channels in seen], constant=gated.constant)
-        layers, sharpness = recovery.network.state_dict(), recovery.sharpness
+        inputs = [channels.cpu() for channels in seen]
+        recovery = relu_network(gates, weights, inputs, constant=gated.constant, sharpness=sharpness)
+        layers, chosen = recovery.network.state_dict(), recovery.sharpness
         filters, biases, outputs = _balanced(layers["0.weight"], layers["0.bias"], layers["2.weight"].flatten(1))
     denoiser = ReluDenoiser(
         len(filters),
@@ -119,7 +127,7 @@ def _relu_denoiser(gated: GatedDenoiser, seen: Sequence[Tensor]) -> tuple[ReluDe
     denoiser.network.load_state_dict(
         {"0.weight": filters, "0.bias": biases, "2.weight": outputs.reshape(*outputs.shape, *ones)}
     )
-    return denoiser, sharpness
+    return denoiser, chosen
 
 
 def _balanced(filters: Tensor, biases: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
