@@ -26,6 +26,7 @@ def new_denoiser(
     kernel: int = 3,
     channels: int = 2,
     dimensions: int = 2,
+    periodic: bool = False,
     spectral: float | None = None,
     generator: torch.Generator,
 ) -> ResidualDenoiser:
@@ -37,6 +38,7 @@ def new_denoiser(
         kernel: odd kernel size.
         channels: input channels, 2 for each complex image that it sees.
         dimensions: 1, 2 or 3.
+        periodic: whether the first axis goes round, as the time of a heartbeat does.
         spectral: bound of the Lipschitz constant of f - identity, below 1; None for none.
         generator: of the initial weights.
 
@@ -50,12 +52,17 @@ def new_denoiser(
     if kind not in get_args(DenoiserKind):
         raise InputError(f"kind: expected one of {', '.join(get_args(DenoiserKind))}, found {kind!r}")
     width = DEFAULT_WIDTHS[kind] if width is None else width
-    if kind == "relu":
-        return ReluDenoiser(
-            width, kernel, channels=channels, dimensions=dimensions, spectral=spectral, generator=generator
-        )
-    network = ResNetDenoiser if kind == "resnet" else ModlDenoiser
-    return network(width, kernel, channels=channels, dimensions=dimensions, spectral=spectral, generator=generator)
+    networks: dict[str, type[ReluDenoiser] | type[ResNetDenoiser] | type[ModlDenoiser]]
+    networks = {"relu": ReluDenoiser, "resnet": ResNetDenoiser, "modl": ModlDenoiser}
+    return networks[kind](
+        width,
+        kernel,
+        channels=channels,
+        dimensions=dimensions,
+        periodic=periodic,
+        spectral=spectral,
+        generator=generator,
+    )
 
 
 def describe_denoiser(denoiser: nn.Module) -> dict[str, Any]:

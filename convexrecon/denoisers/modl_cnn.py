@@ -27,6 +27,7 @@ class ModlDenoiser(ResidualDenoiser):
         layers: convolutions, at least 2.
         padding: of every layer; None for GLEAM's (reflection, in 3-D replication) or, where `spectral` is given,
             zeros: repeating pixels at the border costs a factor of 2 in the bound of each layer in 2-D.
+        periodic: whether the first axis goes round, as the time of a heartbeat does.
         spectral: bound of the Lipschitz constant of f - identity, below 1; None for none.
         generator: of the initial weights, He-normal; the last layer a tenth of that, so that the network
             starts near the identity.
@@ -47,6 +48,7 @@ class ModlDenoiser(ResidualDenoiser):
         dimensions: int = 2,
         layers: int = 5,
         padding: Padding | None = None,
+        periodic: bool = False,
         spectral: float | None = None,
         generator: torch.Generator,
     ) -> None:
@@ -59,6 +61,7 @@ class ModlDenoiser(ResidualDenoiser):
             outputs=outputs,
             dimensions=dimensions,
             padding=padding,
+            periodic=periodic,
             spectral=spectral,
         )
         if layers < 2:
@@ -86,6 +89,10 @@ class ModlDenoiser(ResidualDenoiser):
     def branch_bound(self) -> Tensor:
         """The product of the layers' bounds."""
         return torch.stack([convolution_bound(layer_weight(layer), self.padding) for layer in self.layers]).prod()
+
+    def convolutions(self) -> int:
+        """How many k-sized convolutions follow each other."""
+        return len(self.layers)
 
     def settings(self) -> dict[str, Any]:
         """The JSON-able arguments that build the same denoiser, but for its weights."""

@@ -23,6 +23,7 @@ class ReluDenoiser(ResidualDenoiser):
         outputs: output channels; the skip is from the first of the input's.
         dimensions: 1, 2 or 3.
         bias: whether the first layer has a bias.
+        periodic: whether the first axis goes round, as the time of a heartbeat does.
         spectral: bound of the Lipschitz constant of f - identity, below 1; None for none.
         generator: of the initial weights; He-normal first layer, small second layer, so that the
             network starts near the identity.
@@ -42,6 +43,7 @@ class ReluDenoiser(ResidualDenoiser):
         outputs: int = 2,
         dimensions: int = 2,
         bias: bool = True,
+        periodic: bool = False,
         spectral: float | None = None,
         generator: torch.Generator,
     ) -> None:
@@ -52,6 +54,7 @@ class ReluDenoiser(ResidualDenoiser):
             outputs=outputs,
             dimensions=dimensions,
             padding="zeros",
+            periodic=periodic,
             spectral=spectral,
         )
         self.bias = bias
@@ -69,6 +72,10 @@ class ReluDenoiser(ResidualDenoiser):
     def branch_bound(self) -> Tensor:
         """||U|| ||V||."""
         return convolution_bound(layer_weight(self.network[0])) * convolution_bound(layer_weight(self.network[2]))
+
+    def convolutions(self) -> int:
+        """How many k-sized convolutions follow each other."""
+        return 1
 
     def settings(self) -> dict[str, Any]:
         """The JSON-able arguments that build the same denoiser, but for its weights."""

@@ -27,6 +27,7 @@ class ResidualDenoiser(nn.Module):
         outputs: output channels.
         dimensions: 1, 2 or 3.
         padding: beyond the image's border.
+        periodic: whether the first axis goes round, as the time of a heartbeat does, whatever the padding.
         spectral: the bound of F's Lipschitz constant, between 0 and 1; None for none.
 
     Raises:
@@ -44,6 +45,7 @@ class ResidualDenoiser(nn.Module):
         outputs: int,
         dimensions: int,
         padding: Padding,
+        periodic: bool,
         spectral: float | None,
     ) -> None:
         super().__init__()
@@ -60,6 +62,7 @@ class ResidualDenoiser(nn.Module):
         self.channels = channels
         self.outputs = outputs
         self.padding: Padding = padding
+        self.periodic = periodic
         self.spectral = spectral
 
     @abstractmethod
@@ -69,6 +72,10 @@ class ResidualDenoiser(nn.Module):
     @abstractmethod
     def branch_bound(self) -> Tensor:
         """L, an upper bound of the branch's Lipschitz constant: a scalar that the weights can be trained through."""
+
+    @abstractmethod
+    def convolutions(self) -> int:
+        """How many k-sized convolutions follow each other: F at a pixel sees that many times k // 2 pixels around."""
 
     def factor(self) -> Tensor:
         """``min(1, spectral / L)``, a scalar; 1 without `spectral`."""
@@ -87,7 +94,7 @@ class ResidualDenoiser(nn.Module):
             InputError: an image of other axes or channels, or smaller than the padding can be made from.
         """
         self._check(image)
-        correction = self.branch(image)
+        correction = self._periodic_branch(image) if self.periodic else self.branch(image)
         if self.spectral is None:
             return correction
         return correction * (self.factor() if factor is None else factor)
@@ -105,8 +112,19 @@ class ResidualDenoiser(nn.Module):
             "outputs": self.outputs,
             "dimensions": len(self.kernel),
             "padding": self.padding,
+            "periodic": self.periodic,
             "spectral": self.spectral,
         }
+
+    def _periodic_branch(self, image: Tensor) -> Tensor:
+        """The branch on as many frames more as it sees, cut off again.
+
+        What is left is the branch on a ring, where no frame is repeated: the bound holds unchanged.
+        """
+        frames = image.shape[2]
+        seen = self.convolutions() * (self.kernel[0] // 2)
+        around = torch.arange(-seen, frames + seen, device=image.device) % frames
+        return self.branch(image.index_select(2, around))[:, :, seen : seen + frames]
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != len(self.kernel) + 2 or image.shape[1] != self.channels:
@@ -115,7 +133,10 @@ class ResidualDenoiser(nn.Module):
                 f"found {tuple(image.shape)}"
             )
         bounded = self.spectral is not None
-        least = tuple(smallest_size(self.padding, size, bounded=bounded) for size in self.kernel)
+        least = tuple(
+            1 if self.periodic and axis == 0 else smallest_size(self.padding, size, bounded=bounded)
+            for axis, size in enumerate(self.kernel)
+        )
         if any(size < needed for size, needed in zip(image.shape[2:], least, strict=True)):
             raise InputError(
                 f"{self.kind} denoiser: padding {self.padding!r} with kernel {self.kernel} expects an image of at "

@@ -62,6 +62,7 @@ class ResNetDenoiser(ResidualDenoiser):
         blocks: residual blocks, at least 1.
         padding: inside the blocks; None for GLEAM's (reflection, in 3-D replication) or, where `spectral` is given,
             zeros: repeating pixels at the border costs a factor of 2 in the bound of each layer in 2-D.
+        periodic: whether the first axis goes round, as the time of a heartbeat does.
         spectral: bound of the Lipschitz constant of f - identity, below 1; None for none.
         generator: of the initial weights, He-normal; the last layer a tenth of that, so that the network
             starts near the identity.
@@ -82,6 +83,7 @@ class ResNetDenoiser(ResidualDenoiser):
         dimensions: int = 2,
         blocks: int = 2,
         padding: Padding | None = None,
+        periodic: bool = False,
         spectral: float | None = None,
         generator: torch.Generator,
     ) -> None:
@@ -94,6 +96,7 @@ class ResNetDenoiser(ResidualDenoiser):
             outputs=outputs,
             dimensions=dimensions,
             padding=padding,
+            periodic=periodic,
             spectral=spectral,
         )
         if blocks < 1:
@@ -118,6 +121,10 @@ class ResNetDenoiser(ResidualDenoiser):
             assert isinstance(block, ResidualBlock)
             bound = bound * block.bound()
         return bound
+
+    def convolutions(self) -> int:
+        """How many k-sized convolutions follow each other."""
+        return 2 * len(self.blocks) + 1
 
     def settings(self) -> dict[str, Any]:
         """The JSON-able arguments that build the same denoiser, but for its weights."""

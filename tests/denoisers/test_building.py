@@ -26,7 +26,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 DENOISERS = [
     ReluDenoiser(5, (5, 3), channels=4, bias=False, spectral=0.4, generator=seeded()),
-    ResNetDenoiser(5, dimensions=3, blocks=3, generator=seeded()),
+    ResNetDenoiser(5, dimensions=3, blocks=3, periodic=True, generator=seeded()),
     ResNetDenoiser(4, 5, channels=4, padding="circular", spectral=0.9, generator=seeded()),
     ModlDenoiser(5, dimensions=1, layers=3, generator=seeded()),
     ModlDenoiser(5, spectral=0.8, generator=seeded()),

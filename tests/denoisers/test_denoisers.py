@@ -101,6 +101,19 @@ def test_the_resnet_is_two_pre_activation_blocks_and_a_convolution() -> None:
     torch.testing.assert_close(denoiser(image), wanted)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frames", [1, 4, 9])
+def test_a_periodic_denoiser_does_not_know_when_the_first_frame_was(kind: DenoiserKind, frames: int) -> None:
+    denoiser = small(kind, 3, periodic=True)
+    image = torch.randn(1, 2, frames, 5, 6, generator=seeded(1))
+    torch.testing.assert_close(denoiser(image.roll(3, 2)), denoiser(image).roll(3, 2))
+    # Far from the ends of a long enough image, it is the denoiser that is not periodic.
+    long = torch.randn(1, 2, 15, 5, 6, generator=seeded(2))
+    aperiodic = small(kind, 3)
+    torch.testing.assert_close(denoiser(long)[:, :, 5:-5], aperiodic(long)[:, :, 5:-5])
+    assert not torch.allclose(denoiser(long)[:, :, 0], aperiodic(long)[:, :, 0])
+
+
 def test_the_relu_denoiser_takes_a_kernel_of_its_own_for_every_axis() -> None:
     denoiser = ReluDenoiser(4, (3, 1, 5), dimensions=3, generator=seeded())
     assert denoiser.network[0].get_parameter("weight").shape == (4, 2, 3, 1, 5)
