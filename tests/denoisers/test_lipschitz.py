@@ -114,7 +114,7 @@ def loud(denoiser: ResidualDenoiser) -> ResidualDenoiser:
 @pytest.mark.parametrize("shape", [(13,), (7, 9), (4, 5, 6)])
 def test_a_bounded_branch_is_a_contraction(kind: DenoiserKind, shape: tuple[int, ...]) -> None:
     denoiser = loud(new_denoiser(kind, width=5, dimensions=len(shape), spectral=0.7, generator=seeded()))
-    assert float(denoiser.factor()) < 1
+    assert denoiser.factor().item() < 1
     assert 0 < lipschitz_constant(denoiser, shape) <= 0.7
     image = torch.randn(2, 2, *shape, generator=seeded(1), dtype=torch.float64)
     noised, factor = denoiser(image), denoiser.factor()
@@ -160,5 +160,5 @@ def test_training_stays_below_the_bound() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
-    assert float(denoiser.factor()) < 1
+    assert denoiser.factor().item() < 1
     assert lipschitz_constant(denoiser.double().requires_grad_(False), (7, 6)) <= 0.6
