@@ -11,6 +11,7 @@ import tomli_w
 from convexrecon.cascade import BLOCK_INPUTS
 from convexrecon.convex.gate_growth import GrowthSettings
 from convexrecon.convex.program import ProgramSettings
+from convexrecon.denoisers.building import DenoiserKind
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.training.descent_settings import DescentSettings
@@ -36,6 +37,11 @@ class ModelSettings:
         blocks: number of blocks, or of layers when stacking features.
         kernel: odd kernel size.
         units: gates of a gated block, hidden units of a ReLU block.
+        denoiser: of the methods that descend a loss: "relu" (two layers, as the convex ones), "resnet" (GLEAM's) or
+            "modl" (MoDL's).
+        width: channels inside "resnet" and "modl"; None for 100 and 70.
+        spectral: bound of the Lipschitz constant of a denoiser's residual part, below 1; None for none. It makes
+            denoisers invertible, and smoother than they would be.
         inputs: images that a denoiser sees, the current "image" first; also "zero_filled" and, where it is
             another image, "initial".
         initial: image before the first block, "zero_filled" or "cg_sense".
@@ -47,6 +53,9 @@ class ModelSettings:
     blocks: int = 5
     kernel: int = 5
     units: int = 32
+    denoiser: DenoiserKind = "relu"
+    width: int | None = None
+    spectral: float | None = None
     inputs: tuple[str, ...] = ("image",)
     initial: Literal["zero_filled", "cg_sense"] = "zero_filled"
     consistency: Literal["proximal", "gradient", "none"] = "proximal"
@@ -58,6 +67,13 @@ class ModelSettings:
                 "model: expected blocks >= 0, units >= 1 and an odd kernel, "
                 f"found {self.blocks}, {self.units}, {self.kernel}"
             )
+        if self.width is not None and (self.width < 1 or self.denoiser == "relu"):
+            raise InputError(
+                "model.width: expected at least 1, and denoiser = 'resnet' or 'modl' ('relu' has units), "
+                f"found {self.width} and {self.denoiser!r}"
+            )
+        if self.spectral is not None and not 0 < self.spectral < 1:
+            raise InputError(f"model.spectral: expected in (0, 1), found {self.spectral}")
         known = len(set(self.inputs)) == len(self.inputs) and set(self.inputs) <= set(BLOCK_INPUTS)
         if not known or self.inputs[:1] != ("image",):
             raise InputError(

@@ -67,7 +67,9 @@ class DescentSettings:
         precision: of the denoisers' arithmetic; data consistency, losses and weights are float32 always.
         validate_every: epochs between validations.
         save_every: steps between checkpoints within an epoch; there is one at the end of each anyway.
-        start_run: run folder of a convex cascade that is turned into ReLU blocks to start from, or None.
+        start_run: run folder of a convex cascade that is turned into ReLU blocks to start from, or None. Its learned
+            weights want a smaller learning rate than random ones.
+        start_sharpness: how near the start is to the convex cascade, see `convex_start.relu_start`.
         gleam: of method "gleam".
         reversible: of method "reversible".
     """
@@ -87,6 +89,7 @@ class DescentSettings:
     validate_every: int = 1
     save_every: int = 500
     start_run: str | None = None
+    start_sharpness: float = 10.0
     gleam: GleamSettings = field(default_factory=GleamSettings)
     reversible: ReversibleSettings = field(default_factory=ReversibleSettings)
 
@@ -101,6 +104,8 @@ class DescentSettings:
                 "descent: expected 0 <= warmup < 1, halve_every >= 1, weight_decay >= 0, "
                 f"found {self.warmup}, {self.halve_every}, {self.weight_decay}"
             )
+        if not self.start_sharpness > 0:
+            raise InputError(f"descent: expected start_sharpness > 0, found {self.start_sharpness}")
         if not self.clip > 0 or not self.lam > 0 or not 0 < self.step < 2:
             raise InputError(
                 f"descent: expected clip > 0, lam > 0, 0 < step < 2, found {self.clip}, {self.lam}, {self.step}"

@@ -1,7 +1,7 @@
 """The untrained cascade that the settings describe, the same whatever trains it."""
 
 from convexrecon.cascade import Block, Cascade
-from convexrecon.denoisers.relu import ReluDenoiser
+from convexrecon.denoisers.building import new_denoiser
 from convexrecon.errors import InputError
 from convexrecon.physics.data_consistency import (
     DataConsistency,
@@ -30,10 +30,12 @@ def new_cascade(settings: RunSettings) -> Cascade:
 
 def _block(settings: RunSettings, index: int) -> Block:
     model = settings.model
-    denoiser = ReluDenoiser(
-        model.units,
-        model.kernel,
+    denoiser = new_denoiser(
+        model.denoiser,
+        width=model.units if model.denoiser == "relu" else model.width,
+        kernel=model.kernel,
         channels=2 * len(model.inputs),
+        spectral=model.spectral,
         generator=generator(settings.seed, "initial", index),
     )
     return Block(denoiser, new_consistency(settings), inputs=model.inputs, precision=settings.descent.precision)

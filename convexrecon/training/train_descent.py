@@ -2,17 +2,21 @@
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from convexrecon.cascade import Cascade
 from convexrecon.data.dataset import PreparedSlices
+from convexrecon.errors import InputError
 from convexrecon.training.checkpointing import checkpointing
 from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_start import relu_start
 from convexrecon.training.descent import Descent
 from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.end_to_end import end_to_end
 from convexrecon.training.gleam import gleam
+from convexrecon.training.image_store import evenly_spaced
 from convexrecon.training.layerwise_descent import train_layerwise_descent
 from convexrecon.training.loop import Loop, run_epochs
 from convexrecon.training.new_cascade import new_cascade
@@ -21,6 +25,8 @@ from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade, save_cascade
 
 Trainer = Callable[[Cascade, DescentSettings, Ranks], Descent]
+# Training slices on which a convex cascade is turned into a ReLU one.
+START_SLICES = 4
 TRAINERS: dict[str, Trainer] = {"end_to_end": end_to_end, "checkpointing": checkpointing, "gleam": gleam}
 
 
@@ -52,10 +58,11 @@ def train_descent(
         InputError: feature stacking is asked for, no blocks, settings that the method refuses, or the loss diverges.
     """
     device, ranks = torch.device(device), ranks or Ranks()
-    model = new_cascade(settings).to(device)
+    options = settings.descent
     if run.weights.exists():
         return load_cascade(run.weights)[0].to(device)
-    options = settings.descent
+    model = new_cascade(settings) if options.start_run is None else cascade_of_run(settings, train)
+    model.to(device)
     loop = Loop(
         options, settings.batch_size, settings.seed, train, validation, run, device, ranks, progress and ranks.is_lead
     )
@@ -70,6 +77,32 @@ def train_descent(
         shutil.rmtree(run.state, ignore_errors=True)
     ranks.wait()
     return model
+
+
+def cascade_of_run(settings: RunSettings, train: PreparedSlices) -> Cascade:
+    """The ReLU cascade nearest to the convex one of `settings.descent.start_run`, measured on a few training slices.
+
+    Raises:
+        InputError: no trained convex run there, or of another network than `settings.model` describes.
+    """
+    options, model = settings.descent, settings.model
+    assert options.start_run is not None
+    convex, _ = load_cascade(RunFolder(Path(options.start_run)).weights)
+    inputs = {tuple(block.inputs) for block in convex}
+    if (len(convex), convex.initial, inputs, model.denoiser) != (model.blocks, model.initial, {model.inputs}, "relu"):
+        raise InputError(
+            f"descent.start_run: {options.start_run} has {len(convex)} blocks of inputs {inputs} from "
+            f"{convex.initial!r}; expected a model of the same and denoiser = 'relu', "
+            f"found {model.blocks}, {model.inputs}, {model.initial!r}, {model.denoiser!r}"
+        )
+    chosen = [train.load(index) for index in evenly_spaced(train.slices, START_SLICES)]
+    started = relu_start(
+        convex, [(batch.sense, batch.kspace) for batch in chosen], sharpness=[options.start_sharpness]
+    ).cascade
+    if not options.learn_consistency:
+        for block in started:
+            block.consistency.requires_grad_(False)
+    return started
 
 
 def write_summary(settings: RunSettings, run: RunFolder, model: Cascade) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import convexrecon.training.loop as loop
+from convexrecon.data.dataset import PreparedSlices
 from convexrecon.errors import InputError
 from convexrecon.training.config import RunSettings
 from convexrecon.training.descent_settings import DescentSettings
@@ -130,3 +131,26 @@ def test_half_precision_of_the_denoisers_trains_to_nearly_the_same(
     full, half = (RunFolder(tmp_path / name).read_metrics()[0]["loss"] for name in ("float32", "bfloat16"))
     assert half != full
     assert half == pytest.approx(full, rel=0.02)
+
+
+@pytest.mark.parametrize("denoiser", ["resnet", "modl"])
+def test_other_denoisers_train_and_load(prepared: Path, backprop: RunSettings, tmp_path: Path, denoiser: Any) -> None:
+    model = replace(backprop.model, denoiser=denoiser, width=4, spectral=0.9)
+    settings = replace(backprop, model=model, descent=replace(backprop.descent, epochs=1))
+    cascade = train(settings, prepared, tmp_path / "run", progress=False)
+    loaded = load_cascade(tmp_path / "run" / "weights.safetensors")[0]
+    batch = PreparedSlices(prepared, settings.mask).load(0)
+    with torch.no_grad():
+        assert torch.equal(loaded(batch.sense, batch.kspace), cascade(batch.sense, batch.kspace))
+    assert {block.denoiser.kind for block in loaded} == {denoiser}
+
+
+def test_a_convex_run_is_where_descent_starts(prepared: Path, backprop: RunSettings, tmp_path: Path) -> None:
+    train(replace(backprop, method="convex"), prepared, tmp_path / "convex", progress=False)
+    convex = RunFolder(tmp_path / "convex").read_metrics()[-1]["psnr_validation"]
+    options = replace(backprop.descent, epochs=1, learning_rate=1e-6, start_run=str(tmp_path / "convex"))
+    train(replace(backprop, descent=options), prepared, tmp_path / "run", progress=False)
+    assert RunFolder(tmp_path / "run").read_summary()["psnr_validation"] == pytest.approx(convex, abs=0.15)
+    other = replace(backprop, model=replace(backprop.model, blocks=3), descent=options)
+    with pytest.raises(InputError, match=r"start_run: .* has 2 blocks .* found 3"):
+        train(other, prepared, tmp_path / "other", progress=False)
