@@ -12,7 +12,7 @@ from convexrecon.cascade import Cascade, input_channels
 from convexrecon.data.dataset import Batch, PreparedSlices, SliceKey, batches
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.seeding import generator
-from convexrecon.training.config import RunSettings
+from convexrecon.training.config import RunSettings, seed_of_training
 from convexrecon.training.held_out_samples import split_batch
 from convexrecon.training.image_store import is_complete, keys_of, read_store, slice_keys, write_store
 
@@ -112,7 +112,7 @@ class BlockData:
         fraction = self.settings.convex.pixel_fraction
         if fraction == 1:
             return rows
-        rng = generator(self.settings.seed, "pixels", index, entry.volume, entry.slice_index)
+        rng = generator(seed_of_training(self.settings), "pixels", index, entry.volume, entry.slice_index)
         return rows & (torch.rand(rows.shape, generator=rng) < fraction).to(rows.device)
 
     def write_images(self, cascade: Cascade, blocks: int) -> None:

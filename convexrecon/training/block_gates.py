@@ -15,7 +15,7 @@ from convexrecon.convex.sampled_pixels import SampledPixels
 from convexrecon.convex.trained_gates import trained_gates
 from convexrecon.errors import InputError
 from convexrecon.seeding import generator
-from convexrecon.training.config import RunSettings
+from convexrecon.training.config import RunSettings, seed_of_training
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade
 
@@ -41,7 +41,7 @@ def fixed_gates(settings: RunSettings, index: int, samples: Sequence[Tensor]) ->
         samples,
         settings.model.units,
         kernel,
-        generator(settings.seed, "gates", index),
+        generator(seed_of_training(settings), "gates", index),
         offset_scale=convex.offset_scale,
         whitened=convex.whitened,
         draw=FILTER_DRAWS[convex.gates],
@@ -73,7 +73,7 @@ def grow_gates(settings: RunSettings, index: int, samples: Sequence[Tensor], str
 
     shape = (1, samples[0].shape[1], *kernel)
     like = Gates(torch.zeros(shape), torch.zeros(1)).to(samples[0].device)
-    rng = generator(settings.seed, "gates", index)
+    rng = generator(seed_of_training(settings), "gates", index)
     return grow_program(stream, source, like, settings.model.units, convex.program, convex.grow, rng)
 
 

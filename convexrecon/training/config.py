@@ -177,10 +177,24 @@ class ConvexSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that decides the outcome of a training run, but the data."""
+    """Everything that decides the outcome of a training run, but the data.
+
+    Attributes:
+        method: how the cascade is trained.
+        seed: of all randomness: masks, the split of the data, and what `training_seed` is of.
+        training_seed: of initial weights, gates, drawn pixels and the order of the slices; None for `seed`. Runs that
+            differ in it alone see the same data.
+        batch_size: slices of one shape taken together.
+        validation_fraction: share of the volumes held out.
+        mask: how the data are undersampled.
+        model: the network.
+        convex: of method "convex".
+        descent: of the others.
+    """
 
     method: Method = "convex"
     seed: int = 0
+    training_seed: int | None = None
     batch_size: int = 1
     validation_fraction: float = 0.15
     mask: MaskSettings = field(default_factory=MaskSettings)
@@ -193,12 +207,19 @@ class RunSettings:
             raise InputError(f"batch_size: expected at least 1, found {self.batch_size}")
         if not 0 <= self.validation_fraction < 1:
             raise InputError(f"validation_fraction: expected in [0, 1), found {self.validation_fraction}")
+        if self.training_seed is not None and self.training_seed < 0:
+            raise InputError(f"training_seed: expected at least 0, found {self.training_seed}")
         consistent = self.model.stacking == "cascade" and self.model.consistency != "none"
         if self.method == "convex" and self.convex.loss != "image" and not consistent:
             raise InputError(
                 f"convex.loss = {self.convex.loss!r} expects model.stacking = 'cascade' and a data consistency, found "
                 f"{self.model.stacking!r} and {self.model.consistency!r}"
             )
+
+
+def seed_of_training(settings: RunSettings) -> int:
+    """The seed of what `training_seed` is of."""
+    return settings.seed if settings.training_seed is None else settings.training_seed
 
 
 def load_settings(path: Path) -> RunSettings:

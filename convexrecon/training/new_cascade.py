@@ -10,11 +10,11 @@ from convexrecon.physics.data_consistency import (
     ProximalDataConsistency,
 )
 from convexrecon.seeding import generator
-from convexrecon.training.config import RunSettings
+from convexrecon.training.config import RunSettings, seed_of_training
 
 
 def new_cascade(settings: RunSettings) -> Cascade:
-    """Denoisers and data consistency as `settings.model` and `settings.descent` describe, seeded by `settings.seed`.
+    """Denoisers and data consistency as `settings.model` and `settings.descent` describe, seeded.
 
     Raises:
         InputError: feature stacking is asked for, or no blocks.
@@ -36,7 +36,7 @@ def _block(settings: RunSettings, index: int) -> Block:
         kernel=model.kernel,
         channels=2 * len(model.inputs),
         spectral=model.spectral,
-        generator=generator(settings.seed, "initial", index),
+        generator=generator(seed_of_training(settings), "initial", index),
     )
     return Block(denoiser, new_consistency(settings), inputs=model.inputs, precision=settings.descent.precision)
 

@@ -10,7 +10,7 @@ from convexrecon.cascade import Cascade
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.errors import InputError
 from convexrecon.training.checkpointing import checkpointing
-from convexrecon.training.config import RunSettings
+from convexrecon.training.config import RunSettings, seed_of_training
 from convexrecon.training.convex_start import relu_start
 from convexrecon.training.descent import Descent
 from convexrecon.training.descent_settings import DescentSettings
@@ -63,9 +63,8 @@ def train_descent(
         return load_cascade(run.weights)[0].to(device)
     model = new_cascade(settings) if options.start_run is None else cascade_of_run(settings, train)
     model.to(device)
-    loop = Loop(
-        options, settings.batch_size, settings.seed, train, validation, run, device, ranks, progress and ranks.is_lead
-    )
+    seed = seed_of_training(settings)
+    loop = Loop(options, settings.batch_size, seed, train, validation, run, device, ranks, progress and ranks.is_lead)
     if settings.method == "layerwise":
         train_layerwise_descent(model, settings, loop)
     else:

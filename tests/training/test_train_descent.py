@@ -154,3 +154,17 @@ def test_a_convex_run_is_where_descent_starts(prepared: Path, backprop: RunSetti
     other = replace(backprop, model=replace(backprop.model, blocks=3), descent=options)
     with pytest.raises(InputError, match=r"start_run: .* has 2 blocks .* found 3"):
         train(other, prepared, tmp_path / "other", progress=False)
+
+
+@pytest.mark.parametrize("method", ["end_to_end", "convex"])
+def test_another_training_seed_sees_the_same_data_and_starts_elsewhere(
+    prepared: Path, backprop: RunSettings, tmp_path: Path, method: Any
+) -> None:
+    short = replace(backprop, method=method, descent=replace(backprop.descent, epochs=1))
+    for seed in (None, 0, 1):
+        train(replace(short, training_seed=seed), prepared, tmp_path / str(seed), progress=False)
+    runs = {seed: RunFolder(tmp_path / str(seed)) for seed in (None, 0, 1)}
+    assert runs[1].read_summary()["data"] == runs[0].read_summary()["data"]
+    scores = {seed: run.read_metrics()[-1]["psnr_validation"] for seed, run in runs.items()}
+    assert scores[None] == scores[0]
+    assert scores[1] != scores[0]
