@@ -11,6 +11,7 @@ from convexrecon.solvers.path import solve
 from convexrecon.solvers.penalties import GroupLasso
 from convexrecon.solvers.quadratics import DenseQuadratic
 from convexrecon.solvers.reference import reference_gated
+from convexrecon.solvers.reused_factor import ReusedFactor
 from convexrecon.solvers.variational_newton import variational_newton
 
 
@@ -32,6 +33,12 @@ def test_any_problem_is_solved_to_ten_digits(
     assert solution.converged
     assert solution.iterations <= 30
     assert solution.certificate.dual_norm <= 10**exponent * largest * (1 + 1e-3)
+    # In single precision with refinement, factors reused, what larger systems go through.
+    systems = ReusedFactor(quadratic, exact_side=0)
+    reused = variational_newton(quadratic, 10**exponent * largest, tolerance=1e-10, systems=systems)
+    assert reused.converged
+    assert reused.iterations <= 40
+    assert reused.certificate.objective == pytest.approx(solution.certificate.objective, abs=1e-9 * quadratic.tau)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.05, 0.002])
