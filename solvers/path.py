@@ -1,6 +1,5 @@
 """Solutions for a decreasing sequence of beta, each started from the one before."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -15,11 +14,14 @@ from .nuclear_newton import nuclear_newton
 from .penalties import GroupLasso, NuclearNorm, Penalty
 from .proximal_gradient import proximal_gradient
 from .quadratics import DenseQuadratic, Quadratic
+from .reused_factor import ReusedFactor
 from .solution import Solution
 from .variational_newton import RIDGE_START, variational_newton
 
 # Iterations of ADMM that cost about as much as two Newton steps.
 ADMM_FIRST = 60
+# Of the last step along a path, in beta, how much is gone on with at most.
+LONGEST = 1.0
 
 
 def geometric_betas(largest: float, ratio: float, count: int) -> list[float]:
@@ -41,6 +43,7 @@ def solve(
     tolerance: float = 1e-5,
     initial: Tensor | None = None,
     max_iterations: int | None = None,
+    systems: ReusedFactor | None = None,
 ) -> Solution:
     """The fastest algorithm for this quadratic and penalty.
 
@@ -55,9 +58,11 @@ def solve(
         tolerance: relative duality gap to stop at.
         initial: (G, d, m), a solution for a beta nearby.
         max_iterations: of the algorithm; None for its own default.
+        systems: of this quadratic; what an earlier solution left there is used again, for the group lasso.
 
     Raises:
-        ValueError: beta < 0 or not finite, NaN or Inf in H or c, `initial` of another shape.
+        ValueError: beta < 0 or not finite, NaN or Inf in H or c, `initial` of another shape, `systems` of another
+            quadratic.
     """
     check_beta(beta)
     _check(quadratic, initial)
@@ -71,7 +76,9 @@ def solve(
             return least_squares(quadratic)
         if isinstance(penalty, GroupLasso):
             start = None if initial is None else initial.flatten(1).norm(dim=1) / beta
-            return variational_newton(quadratic, beta, start=start, tolerance=tolerance, **limit)
+            return variational_newton(
+                quadratic, beta, start=start, initial=initial, tolerance=tolerance, systems=systems, **limit
+            )
         if isinstance(penalty, NuclearNorm):
             return _nuclear(quadratic, beta, tolerance, initial, limit)
         return admm(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
@@ -124,24 +131,26 @@ def solve_path(
         betas = geometric_betas(beta_max(quadratic, penalty), 1e-3, 20)
     if any(later >= earlier for earlier, later in pairwise(betas)):
         raise ValueError("betas: expected a decreasing sequence")
+    systems = ReusedFactor(quadratic) if isinstance(quadratic, DenseQuadratic) else None
     found: list[Solution] = []
     for beta in betas:
-        found = [*found[-1:], solve(quadratic, penalty, beta, tolerance=tolerance, initial=_ahead(found, beta))]
+        initial = _ahead(found, beta)
+        found = [*found[-1:], solve(quadratic, penalty, beta, tolerance=tolerance, initial=initial, systems=systems)]
         yield found[-1]
 
 
 def _ahead(found: Sequence[Solution], beta: float) -> Tensor | None:
     """Weights at `beta` as the last one or two solutions of a path foretell them.
 
-    ``||W_g|| / beta`` changes nearly as a power of beta; its exponent is that between the last two solutions.
+    Between the values at which groups enter, W is nearly linear in beta, as that of the lasso exactly is.
     """
     if not found or not found[-1].active_groups or beta == 0:
         return None
     last = found[-1]
-    ahead = last.weights * (beta / last.beta)
-    if len(found) == 1 or not found[0].active_groups:
-        return ahead
-    norms = [solution.weights.flatten(1).norm(dim=1) / solution.beta for solution in found[-2:]]
-    exponent = math.log(beta / last.beta) / math.log(last.beta / found[-2].beta)
-    growth = torch.where((norms[0] > 0) & (norms[1] > 0), norms[1] / norms[0].clamp_min(1e-300), 1.0)
-    return ahead * growth.clamp(0.2, 5).pow(exponent).view(-1, 1, 1)
+    if len(found) == 1:
+        return last.weights * (beta / last.beta)
+    before = found[-2]
+    length = min((last.beta - beta) / (before.beta - last.beta), LONGEST)
+    ahead = last.weights + length * (last.weights - before.weights)
+    kept = (ahead * last.weights).sum((1, 2), keepdim=True) > 0
+    return torch.where(kept, ahead, 0.0)
