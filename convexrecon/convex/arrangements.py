@@ -13,6 +13,9 @@ from convexrecon.errors import InputError
 # Directions of the patches with a smaller share of the largest variance are noise to the whitening.
 SMALLEST_VARIANCE = 1e-7
 
+# Gates whose responses are in memory at a time; a multiple of eight, so that their patterns fill whole bytes.
+GATES_DECIDED = 64
+
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 # Samples (B, C, *N), count, kernel, generator -> filters (count, C, *k) of any scale.
@@ -54,11 +57,22 @@ class Gates:
         Evaluated in float32 whatever the precision of the features: which gates are open is part of the
         network, and an independent float64 measurement must see the same ones.
         """
+        return torch.cat([group._decided(features) for group in self.groups()], 1)
+
+    def groups(self) -> "list[Gates]":
+        """These gates, `GATES_DECIDED` at a time: however many there are, few responses are held in float32.
+
+        Patterns are decided in these groups everywhere, since a convolution of another size may round otherwise.
+        """
+        starts = range(0, max(len(self), 1), GATES_DECIDED)
+        return [self.select(slice(start, start + GATES_DECIDED)) for start in starts]
+
+    def _decided(self, features: Tensor) -> Tensor:
         responses = convolve(features.float(), self.filters.float())
         return responses >= self.offsets.float().view(1, -1, *[1] * (features.ndim - 2))
 
-    def select(self, keep: Tensor) -> "Gates":
-        """The gates at index or mask `keep`."""
+    def select(self, keep: Tensor | slice) -> "Gates":
+        """The gates at index, mask or slice `keep`."""
         return Gates(self.filters[keep], self.offsets[keep])
 
     def to(self, device: torch.device | str) -> "Gates":

@@ -50,8 +50,19 @@ class RememberedPatterns:
         if packed is not None:
             return unpack_patterns(packed, len(self.gates)).view(1, -1, *features.shape[2:])
         open_ = self.gates.patterns(features)
-        packed = pack_patterns(open_[0].flatten(1))
+        self._keep(position, pack_patterns(open_[0].flatten(1)))
+        return open_
+
+    def packed(self, position: int, features: Tensor) -> Tensor:
+        """The same as bits, (ceil(P / 8), n) uint8, n all pixels: never all of them unpacked."""
+        packed = self._kept.get(position)
+        if packed is None:
+            groups = self.gates.groups()
+            packed = torch.cat([pack_patterns(group.patterns(features)[0].flatten(1)) for group in groups])
+            self._keep(position, packed)
+        return packed
+
+    def _keep(self, position: int, packed: Tensor) -> None:
         if self._bytes + packed.numel() <= self.limit:
             self._kept[position] = packed
             self._bytes += packed.numel()
-        return open_

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,3 +26,18 @@ def test_patterns_are_remembered_up_to_the_limit() -> None:
     # What is remembered is not decided again; what did not fit is.
     assert bool((patterns.of(0, torch.zeros_like(first)) == expected).all())
     assert bool((patterns.of(1, first) == expected).all())
+
+
+@pytest.mark.parametrize("limit", [0, 10**6])
+def test_packed_patterns_are_the_patterns_however_many_gates(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convexrecon.convex.arrangements.GATES_DECIDED", 8)
+    rng = torch.Generator().manual_seed(2)
+    gates = Gates(torch.randn(19, 2, 3, 5, generator=rng), torch.randn(19, generator=rng))
+    image = torch.randn(1, 2, 6, 7, generator=rng)
+    patterns = RememberedPatterns(gates, limit)
+    packed = patterns.packed(0, image)
+    assert packed.shape == (3, 42)
+    expected = torch.cat([gates.select(slice(i, i + 1)).patterns(image) for i in range(19)], 1)
+    assert bool((unpack_patterns(packed, 19).view(expected.shape) == expected).all())
+    assert bool((patterns.of(0, image) == expected).all())
+    assert (patterns.packed(0, image) is packed) == (limit > 0)
