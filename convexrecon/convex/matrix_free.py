@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.fused_map import can_fuse, fused_part
+from convexrecon.convex.fused_tiles import Products
 from convexrecon.convex.gated_convolution import feature_count
 from convexrecon.convex.packed_patterns import RememberedPatterns
 from convexrecon.convex.patches import PIXELS_PER_CHUNK, BlockBatch, Stream, pixel_chunks
@@ -20,35 +22,48 @@ ROWS_PER_FEATURE = 40
 CHUNK_ENTRIES = 2**22
 
 
-def streamed_quadratic(stream: Stream, gates: Gates, constant: bool, pattern_bytes: int) -> StreamedQuadratic:
-    """H by passes over the data in float32, chunk by chunk: neither patches nor responses of an image are held.
+def streamed_quadratic(
+    stream: Stream, gates: Gates, constant: bool, pattern_bytes: int, products: Products = "ieee"
+) -> StreamedQuadratic:
+    """H by passes over the data in float32, of which neither patches nor responses of an image are held.
 
     Args:
         stream: the data of the program, always the same.
         gates: the arrangement.
         constant: whether filters have a constant term.
         pattern_bytes: most memory for patterns kept between passes.
+        products: how a GPU multiplies.
 
     Raises:
         InputError: no data.
     """
     try:
-        return StreamedQuadratic(float32_parts(stream, RememberedPatterns(gates, pattern_bytes), constant))
+        return StreamedQuadratic(float32_parts(stream, RememberedPatterns(gates, pattern_bytes), constant, products))
     except ValueError as error:
         raise InputError(f"program: {error}") from None
 
 
-def float32_parts(stream: Stream, patterns: RememberedPatterns, constant: bool) -> Callable[[], Iterator[Part]]:
-    """The data of a program as maps and targets in float32, a pass at each call."""
+def float32_parts(
+    stream: Stream, patterns: RememberedPatterns, constant: bool, products: Products = "ieee"
+) -> Callable[[], Iterator[Part]]:
+    """The data of a program as maps and targets in float32, a pass at each call.
+
+    Whole images by the fused kernels where these run, else chunk by chunk as matrix products.
+    """
+    gates = patterns.gates
 
     def parts() -> Iterator[Part]:
         position = 0
         for batch in stream():
             for image in images_of(batch):
-                known = partial(patterns.of, position)
-                chunk = _chunk(image, patterns.gates, constant)
-                for part in pixel_chunks(image, patterns.gates, constant, torch.float32, chunk, known):
-                    yield Part(part, part.target, part.target.shape[1])
+                if products != "torch" and can_fuse(image.features):
+                    packed = patterns.packed(position, image.features)
+                    yield fused_part(image, packed, len(gates), gates.kernel, constant, products)
+                else:
+                    known = partial(patterns.of, position)
+                    chunk = _chunk(image, gates, constant)
+                    for part in pixel_chunks(image, gates, constant, torch.float32, chunk, known):
+                        yield Part(part, part.target, part.target.shape[1])
                 position += 1
 
     return parts

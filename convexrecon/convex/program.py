@@ -49,7 +49,7 @@ def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> Bl
     def beta_ratio() -> float:
         if settings.beta is None:
             return settings.beta_ratio
-        largest, beta = strength(streamed_quadratic(stream, gates, settings.constant, 0), settings)
+        largest, beta = strength(streamed_quadratic(stream, gates, settings.constant, 0, settings.products), settings)
         return beta / max(largest, 1e-300)
 
     method = choose_method(gates, settings, beta_ratio)
@@ -110,7 +110,7 @@ def program_path(
         quadratic: Quadratic = accumulate(stream(), gates, constant=settings.constant).quadratic()
     else:
         pattern_bytes = int(PATTERN_SHARE * settings.memory_gb * 1e9)
-        quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes)
+        quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes, settings.products)
     yield from solve_path(quadratic, penalty_named(settings.penalty), betas, tolerance=settings.tolerance)
 
 

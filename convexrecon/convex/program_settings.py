@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.fused_tiles import Products
 from convexrecon.convex.gated_convolution import feature_count
 from convexrecon.convex.pair_cover import pair_cover
 from convexrecon.convex.sufficient_statistics import gram_bytes
@@ -37,6 +38,9 @@ class ProgramSettings:
         method: "statistics" (H from one pass over the data), "subsampled" (H from a share of the pixels, then a few
             passes over all of them), "matrix_free" (passes over the data alone), or "auto".
         subsample: rows per unknown that a subsampled H is made from.
+        products: how passes multiply on an NVIDIA GPU: in float32 ("ieee"), as three TF32 products, nearly as exact
+            ("tf32x3"), or as one ("tf32"), all fused; or "torch", in float32 and not fused, as on other devices. The
+            certificate is measured in float64 whatever this is.
     """
 
     penalty: str = "group_lasso"
@@ -48,6 +52,7 @@ class ProgramSettings:
     memory_gb: float = 8.0
     method: Literal["auto", "statistics", "subsampled", "matrix_free"] = "auto"
     subsample: float = 4.0
+    products: Products = "ieee"
 
     def __post_init__(self) -> None:
         try:
@@ -60,6 +65,8 @@ class ProgramSettings:
             raise InputError(f"beta_ratio: expected a positive finite number, found {self.beta_ratio}")
         if self.method not in ("auto", "statistics", "subsampled", "matrix_free"):
             raise InputError(f"method: expected auto, statistics, subsampled or matrix_free, found {self.method!r}")
+        if self.products not in get_args(Products):
+            raise InputError(f"products: expected one of {', '.join(get_args(Products))}, found {self.products!r}")
         if not self.subsample > 0:
             raise InputError(f"subsample: expected a positive number, found {self.subsample}")
         if not self.tolerance > 0:

@@ -61,7 +61,8 @@ def solve_by_passes(
     Raises:
         InputError: no data, NaN or Inf among them, or a target that is zero everywhere.
     """
-    quadratic = streamed_quadratic(stream, gates, settings.constant, int(PATTERN_SHARE * settings.memory_gb * 1e9))
+    pattern_bytes = int(PATTERN_SHARE * settings.memory_gb * 1e9)
+    quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes, settings.products)
     largest, _ = strength(quadratic, settings)
     model: ScalableQuadratic
     if method.name == "subsampled":
