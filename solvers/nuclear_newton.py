@@ -190,8 +190,11 @@ def _hessian(quadratic: DenseQuadratic, point: _Point, working: Tensor) -> Tenso
 def _semidefinite_minimum(hessian: Tensor, gradient: Tensor, t: Tensor, accuracy: float) -> Tensor:
     """``argmin_S 1/2 <S - T, Q (S - T)> + <g, S - T>`` over positive semidefinite S_g (n, m, m).
 
-    By ADMM in the coordinates of `_basis`, groups scaled to a Hessian of unit diagonal; `accuracy` relative.
+    By ADMM in the coordinates of `_basis`, groups scaled to a Hessian of unit diagonal; `accuracy` relative. On
+    the CPU: a GPU would spend its time starting thousands of small steps.
     """
+    device = t.device
+    hessian, gradient, t = hessian.cpu(), gradient.cpu(), t.cpu()
     count, outputs, _ = t.shape
     basis = _basis(outputs, t)
     size = len(basis)
@@ -218,7 +221,7 @@ def _semidefinite_minimum(hessian: Tensor, gradient: Tensor, t: Tensor, accuracy
         factor = min(max((primal / max(change, 1e-300)) ** 0.5, 0.2), 5.0)
         if not 0.3 < factor < 3 and iteration < MODEL_ITERATIONS // 2:
             rho, dual = rho * factor, dual / factor
-    return torch.einsum("gk,kmn->gmn", (split * scale).view(count, size), basis)
+    return torch.einsum("gk,kmn->gmn", (split * scale).view(count, size), basis).to(device)
 
 
 def _nearest_semidefinite(coordinates: Tensor, basis: Tensor) -> Tensor:
