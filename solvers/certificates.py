@@ -76,22 +76,23 @@ def measure_on_data(parts: Iterable[Part], penalty: Penalty, beta: float, weight
         ValueError: no data.
     """
     pulled = torch.zeros_like(weights, dtype=torch.float64)
-    residual_energy = residual_target = energy = 0.0
+    # ||rho||^2, <rho, T> and ||T||^2, a tensor, so that a GPU need not be waited for at every part.
+    sums = pulled.new_zeros(3)
     rows = 0
     for part in parts:
         target = part.target
         residual = target - part.map.forward(weights.to(target.dtype))
         pulled += part.map.adjoint(residual).double()
-        residual_energy += float(residual.double().square().sum())
-        residual_target += float((residual.double() * target.double()).sum())
-        energy += float(target.double().square().sum())
+        left, whole = residual.double(), target.double()
+        sums += torch.stack([left.square().sum(), (left * whole).sum(), whole.square().sum()])
         rows += part.rows
     if rows == 0:
         raise ValueError("parts: no data")
+    residual_energy, residual_target, tau = (sums / rows).tolist()
     certificate = _gap(
-        residual_energy=residual_energy / rows,
-        residual_target=residual_target / rows,
-        tau=energy / rows,
+        residual_energy=residual_energy,
+        residual_target=residual_target,
+        tau=tau,
         penalty_value=beta * float(penalty.value(weights.double())),
         largest=float(penalty.dual_norm(pulled / rows).max()),
         beta=beta,

@@ -135,16 +135,18 @@ class StreamedQuadratic:
     def __init__(self, stream: Callable[[], Iterable["Part"]]) -> None:
         self._stream = stream
         linear: Tensor | None = None
-        energy, self.rows = 0.0, 0
+        # A tensor, so that a GPU need not be waited for at every part.
+        energy: Tensor | float = 0.0
+        self.rows = 0
         for part in stream():
             term = part.map.adjoint(part.target).double()
             linear = term if linear is None else linear + term
-            energy += float(part.target.double().square().sum())
+            energy = energy + part.target.double().square().sum()
             self.rows += part.rows
         if linear is None or self.rows == 0:
             raise ValueError("stream: yielded no data")
         self.linear = linear / self.rows
-        self.tau = energy / self.rows
+        self.tau = float(energy) / self.rows
 
     def multiply(self, weights: Tensor) -> Tensor:
         """H W, one pass over the data."""
