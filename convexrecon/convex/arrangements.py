@@ -189,7 +189,7 @@ def _unit_response(filters: Tensor, samples: Sequence[Tensor]) -> Tensor:
 
 def _distinct(gates: Gates, samples: Sequence[Tensor], seen: set[bytes]) -> Tensor:
     """Indices of gates that open somewhere and whose pattern is not in `seen`, which is extended."""
-    rows = [gates.patterns(sample).transpose(0, 1).flatten(1).cpu() for sample in samples]
+    rows = [gates.to(sample.device).patterns(sample).transpose(0, 1).flatten(1).cpu() for sample in samples]
     patterns = torch.cat(rows, 1)
     keep = []
     for index, pattern in enumerate(patterns):
