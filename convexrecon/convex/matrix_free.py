@@ -108,6 +108,9 @@ def kronecker_model(stream: Stream, gates: Gates, constant: bool, quadratic: Str
     return KroneckerQuadratic.of(together / taken, moments / taken, quadratic.linear, quadratic.tau)
 
 
-def _chunk(batch: BlockBatch, gates: Gates, constant: bool) -> int:
+def _chunk(batch: BlockBatch, gates: Gates, constant: bool) -> int | None:
+    """On a CPU fewer pixels where there are many features; None, for what suits it, on another device."""
+    if batch.features.device.type != "cpu":
+        return None
     features = feature_count(batch.features.shape[1], gates.kernel, constant)
     return max(64, min(PIXELS_PER_CHUNK, CHUNK_ENTRIES // features))

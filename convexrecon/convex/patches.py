@@ -11,9 +11,12 @@ from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
 
-# Pixels a chunk: large enough for an efficient matrix product, small enough to stay in cache.
+# Pixels a chunk on a CPU: large enough for an efficient matrix product, small enough to stay in cache.
 PIXELS_PER_CHUNK = 4096
-# Numbers that hold the patches cut from an image at a time.
+# Elsewhere so many, and so many numbers, that starting a product takes less time than the product.
+PIXELS_ON_DEVICE = 2**16
+ENTRIES_ON_DEVICE = 2**25
+# Numbers that hold the patches cut from an image at a time, on a CPU.
 BAND_ENTRIES = 2**23
 
 
@@ -89,7 +92,7 @@ def pixel_chunks(
     gates: Gates,
     constant: bool,
     precision: torch.dtype,
-    chunk: int = PIXELS_PER_CHUNK,
+    chunk: int | None = None,
     patterns: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[PatchMap]:
     """The pixels of a batch that count, at most `chunk` at a time, never two images at once.
@@ -99,9 +102,10 @@ def pixel_chunks(
         gates: the arrangement.
         constant: whether the last feature is the constant 1.
         precision: of patches, patterns and targets; the patterns are decided in float32 always.
-        chunk: most pixels of a chunk.
+        chunk: most pixels of a chunk; `pixels_per_chunk` if None.
         patterns: gives the gates' patterns of an image (1, C, *N) as (1, P, *N) bool, if known.
     """
+    chunk = chunk or pixels_per_chunk(batch, gates)
     for index in range(batch.features.shape[0]):
         features = batch.features[index : index + 1]
         open_ = (patterns or gates.patterns)(features)[0].flatten(1)
@@ -122,10 +126,19 @@ def pixel_chunks(
                 )
 
 
+def pixels_per_chunk(batch: BlockBatch, gates: Gates) -> int:
+    """Most pixels whose patches (d, n) and responses (P m, n) suit the memory next to the arithmetic of the device."""
+    if batch.features.device.type == "cpu":
+        return PIXELS_PER_CHUNK
+    widest = max(gates.filters[0].numel() + 1, len(gates) * batch.target.shape[1])
+    return max(64, min(PIXELS_ON_DEVICE, ENTRIES_ON_DEVICE // widest))
+
+
 def patch_bands(features: Tensor, kernel: tuple[int, ...], constant: bool) -> Iterator[Tensor]:
     """`image_patches` of one image, some rows of it at a time, so that their patches stay small."""
     entries = features[0].numel() // features.shape[2] * math.prod(kernel)
-    rows = max(1, BAND_ENTRIES // entries)
+    most = BAND_ENTRIES if features.device.type == "cpu" else ENTRIES_ON_DEVICE
+    rows = max(1, most // entries)
     half = kernel[0] // 2
     padded = F.pad(features, [0, 0] * (features.ndim - 3) + [half, half])
     for start in range(0, features.shape[2], rows):
