@@ -23,9 +23,9 @@ COUNTED = 2**31 - 1
 
 def can_fuse(features: Tensor) -> bool:
     """Whether the fused kernels run where `features` are: an NVIDIA device of 2020 or later, and Triton there."""
-    if features.device.type != "cuda" or not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
+    if features.device.type != "cuda" or torch.version.cuda is None or importlib.util.find_spec("triton") is None:
         return False
-    return torch.cuda.get_device_capability(features.device) >= OLDEST_CAPABILITY
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(features.device) >= OLDEST_CAPABILITY
 
 
 @dataclass(frozen=True)
