@@ -64,7 +64,7 @@ def network_penalty(network: GatedNetwork, penalty: str) -> float:
     outputs = network.outputs.double().square().sum(1)
     if penalty == "nuclear":
         return float((taps + outputs).sum() / 2)
-    squares = torch.zeros(len(network.gates), dtype=torch.float64)
+    squares = torch.zeros(len(network.gates), dtype=torch.float64, device=taps.device)
     squares.index_add_(0, network.gate_of, taps * outputs)
     return float(squares.sqrt().sum())
 
@@ -174,17 +174,18 @@ def _limit_form(neurons: GatedNetwork, sharpness: float) -> nn.Sequential:
     used = gate_of.unique()
     outputs = neurons.outputs.shape[1]
     if len(used) == 0:
-        return _two_layers(torch.zeros(1, *gates.filters.shape[1:]), torch.zeros(1), torch.zeros(1, outputs))
+        nothing = torch.zeros_like(gates.filters[:1])
+        return _two_layers(nothing, nothing.new_zeros(1), nothing.new_zeros(1, outputs))
     # a is relative to the filters of the gate, so that one sharpness suits all of them.
-    largest = torch.zeros(len(gates)).scatter_reduce(0, gate_of, norms, "amax").clamp_min(1e-12)
+    largest = norms.new_zeros(len(gates)).scatter_reduce(0, gate_of, norms, "amax").clamp_min(1e-12)
     scale = sharpness * largest / gates.filters.flatten(1).norm(dim=1)
     spread = (-1, *[1] * (gates.filters.ndim - 1))
     pushed = scale.view(spread) * gates.filters
     filters = torch.cat([neurons.filters + pushed[gate_of], pushed[used]])
-    constants = torch.zeros(len(gate_of)) if neurons.constants is None else neurons.constants
+    constants = norms.new_zeros(len(gate_of)) if neurons.constants is None else neurons.constants
     shifts = scale * gates.offsets
     biases = torch.cat([constants - shifts[gate_of], -shifts[used]])
-    shared = torch.zeros(len(gates), outputs).index_add_(0, gate_of, neurons.outputs)
+    shared = norms.new_zeros(len(gates), outputs).index_add_(0, gate_of, neurons.outputs)
     return _two_layers(filters, biases, torch.cat([neurons.outputs, -shared[used]]))
 
 

@@ -9,6 +9,7 @@ from convexrecon.convex.arrangements import Gates, draw_gates
 from convexrecon.convex.gate_sampling import FILTER_DRAWS
 from convexrecon.convex.patches import BlockBatch
 from convexrecon.convex.program import ProgramSettings, certify_program, program_path, solve_program
+from convexrecon.convex.recovery import gated_network, network_penalty, relu_network
 
 
 def _moved(data: list[BlockBatch]) -> list[BlockBatch]:
@@ -73,3 +74,23 @@ def test_gates_drawn_from_samples_elsewhere_are_the_same(name: str) -> None:
         found = drawn([to_gpu(sample) for sample in samples])
     assert bool((found.filters == expected.filters).all())
     assert bool((found.offsets == expected.offsets).all())
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_networks_are_recovered_where_the_optimum_is(constant: bool) -> None:
+    data = smooth_batches(2, (11, 12))
+    gates = gates_for(data, 4)
+    solved = solve_program(lambda: data, gates, ProgramSettings(penalty="nuclear", beta_ratio=1e-2, constant=constant))
+    weights = solved.solution.weights.float()
+    inputs = [batch.features for batch in data]
+    here = relu_network(gates, weights, inputs, constant=constant)
+    with PretendedGpu():
+        far = Gates(to_gpu(gates.filters), to_gpu(gates.offsets))
+        explicit = gated_network(far, to_gpu(weights), constant=constant)
+        assert explicit.filters.device == GPU
+        norm = network_penalty(explicit, "group_lasso")
+        recovered = relu_network(far, to_gpu(weights), [to_gpu(u) for u in inputs], constant=constant)
+        layers = recovered.network.state_dict()
+        assert all(tensor.device == GPU for tensor in layers.values())
+        assert recovered.relative_difference == pytest.approx(here.relative_difference, rel=1e-3)
+    assert norm == pytest.approx(network_penalty(gated_network(gates, weights, constant=constant), "group_lasso"))
