@@ -12,6 +12,8 @@ import typer
 
 from convexrecon.errors import InputError, RankLostError
 from convexrecon.interruption import deliver_swallowed_interrupts
+from convexrecon.termination import end_on_termination
+from convexrecon.training.first_to_end import first_to_end
 
 app = typer.Typer(
     help="MRI reconstruction networks trained one convex problem at a time, each to a certified optimum.",
@@ -211,8 +213,13 @@ def demo(
 
 
 def main() -> None:
-    """Entry point: errors a person can mend are printed as one line, without a traceback."""
+    """Entry point: errors a person can mend are printed as one line, without a traceback, by one process of a run."""
     deliver_swallowed_interrupts()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        end_on_termination(
+            "error: stopped by torchrun, which lost another process or was stopped itself; "
+            "the same command continues from the last checkpoint"
+        )
     try:
         app(standalone_mode=False)
     except typer.Exit as stop:
@@ -226,12 +233,14 @@ def main() -> None:
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is None:
+            first_to_end()
             raise
         _fail(usage(), 2)
 
 
 def _fail(message: str, status: int) -> None:
-    typer.echo(f"error: {message}" if status == 2 else message, err=True)
+    if first_to_end() == f"{os.environ.get('RANK', '0')}/program":
+        typer.echo(f"error: {message}" if status == 2 else message, err=True)
     sys.exit(status)
 
 

@@ -1,7 +1,7 @@
 """The processes of one training run, as torchrun starts them: who they are, what they share and sum."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from convexrecon.errors import InputError, RankLostError
+from convexrecon.training.first_to_end import first_to_end
 
 Item = TypeVar("Item")
 # Longest wait for the other ranks: one that died is noticed at once, one that hangs after this.
@@ -76,6 +77,20 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(tensor, source)
 
+    def send(self, tensor: Tensor, to: int) -> Callable[[], None]:
+        """Begin to send a contiguous tensor to a rank; the result waits until it has arrived, and holds it."""
+        work = dist.isend(tensor, to)
+        assert work is not None  # None for processes outside of the group alone
+
+        def wait(held: Tensor = tensor) -> None:
+            work.wait()
+
+        return wait
+
+    def receive(self, tensor: Tensor, source: int) -> None:
+        """Overwrite a contiguous tensor by what a rank sends."""
+        dist.recv(tensor, source)
+
 
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
@@ -104,21 +119,23 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size()), device
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or _lost(str(error)):
+        dist.init_process_group(backend, timeout=PATIENCE)
+        yield Ranks(dist.get_rank(), count), device
+        dist.destroy_process_group()
+    except BaseException as error:
+        first_to_end()  # before the others can see closed connections
+        if dist.is_initialized() and backend == "gloo":  # NCCL would wait for messages that no longer come
+            dist.destroy_process_group()
+        if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or _lost(str(error))):
             raise RankLostError(
-                f"rank {dist.get_rank()} of {count}: another rank died or left ({str(error).splitlines()[0]}); "
+                f"rank {os.environ.get('RANK')} of {count} lost another one, which died or left; "
                 "the same command continues from the last checkpoint"
             ) from error
         raise
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def _lost(message: str) -> bool:
-    signs = ("Connection closed", "Connection reset", "Broken pipe", "gloo", "NCCL", "Timed out waiting")
+    """Whether an error tells of a broken connection: gloo raises no type of its own."""
+    signs = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
     return any(sign in message for sign in signs)

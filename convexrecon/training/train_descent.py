@@ -20,6 +20,7 @@ from convexrecon.training.image_store import evenly_spaced
 from convexrecon.training.layerwise_descent import train_layerwise_descent
 from convexrecon.training.loop import Loop, run_epochs
 from convexrecon.training.new_cascade import new_cascade
+from convexrecon.training.parallel_gleam import parallel_gleam
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade, save_cascade
@@ -28,6 +29,8 @@ Trainer = Callable[[Cascade, DescentSettings, Ranks], Descent]
 # Training slices on which a convex cascade is turned into a ReLU one.
 START_SLICES = 4
 TRAINERS: dict[str, Trainer] = {"end_to_end": end_to_end, "checkpointing": checkpointing, "gleam": gleam}
+# Of these, the ranks share the modules, not the slices of a batch.
+PARALLEL: dict[str, Trainer] = {"gleam": parallel_gleam}
 
 
 def train_descent(
@@ -68,7 +71,8 @@ def train_descent(
     if settings.method == "layerwise":
         train_layerwise_descent(model, settings, loop)
     else:
-        _, best = run_epochs(model, TRAINERS[settings.method](model, options, ranks), loop)
+        trainers = TRAINERS | PARALLEL if ranks.count > 1 else TRAINERS
+        _, best = run_epochs(model, trainers[settings.method](model, options, ranks), loop)
         model.load_state_dict(best)
     if ranks.is_lead:
         save_cascade(run.weights, model)
