@@ -15,6 +15,9 @@ from convexrecon.interruption import deliver_swallowed_interrupts
 from convexrecon.termination import end_on_termination
 from convexrecon.training.first_to_end import first_to_end
 
+# Exit status of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
 app = typer.Typer(
     help="MRI reconstruction networks trained one convex problem at a time, each to a certified optimum.",
     no_args_is_help=True,
@@ -221,7 +224,10 @@ def main() -> None:
             "the same command continues from the last checkpoint"
         )
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # typer returns it, or raises what is caught below: each of its releases has its way
+            raise KeyboardInterrupt
+        sys.exit(status)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (InputError, OSError) as error:
@@ -229,7 +235,7 @@ def main() -> None:
     except RankLostError as error:
         _fail(f"error: {error}", 1)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; the same command continues where it stopped", 130)
+        _fail("interrupted; the same command continues where it stopped", INTERRUPTED)
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is None:
