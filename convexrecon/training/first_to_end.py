@@ -29,7 +29,7 @@ def first_to_end(part: str = "program") -> str:
     key = f"convexrecon/first_to_end/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(address, port, is_master=False, timeout=PATIENCE, wait_for_workers=False)
+        store = dist.TCPStore(address, port, is_master=False, timeout=PATIENCE, wait_for_workers=False)  # type: ignore[attr-defined]
         return bytes(store.compare_set(key, "", name)).decode()
     except (KeyError, ValueError, RuntimeError):
         return name

@@ -5,11 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from convexrecon.errors import InputError
 from convexrecon.training import loop
@@ -24,7 +25,7 @@ Case = tuple[RunSettings, Path, Path]
 
 def train_on_ranks(count: int, cases: Sequence[Case]) -> None:
     """`train` on settings, data and run folder of each case in turn, on `count` spawned ranks."""
-    mp.spawn(_rank, args=(count, [_free_port() for _ in cases], cases), nprocs=count)  # type: ignore[no-untyped-call]
+    spawn(_rank, args=(count, [_free_port() for _ in cases], cases), nprocs=count)  # type: ignore[no-untyped-call]
 
 
 def _rank(rank: int, count: int, ports: Sequence[int], cases: Sequence[Case]) -> None:
@@ -99,6 +100,7 @@ def _failing_program() -> None:
                 raise InputError("slice 3: cannot be read")
             elif fails == "interrupted":
                 os.kill(os.getppid(), signal.SIGINT)
+                time.sleep(60)
         return original(*args)  # type: ignore[arg-type]
 
     loop.learning_rate = failing  # type: ignore[assignment]

@@ -52,9 +52,10 @@ def interrupted(settings: RunSettings, data: Path, out: Path, monkeypatch: pytes
             raise KeyboardInterrupt
         return original(*args)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(loop, "learning_rate", stopping)
-        train(settings, data, out, progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, data, out, progress=False)
 
 
 def test_ranks_train_the_modules_as_one_process_does(
