@@ -25,7 +25,7 @@ Case = tuple[RunSettings, Path, Path]
 
 def train_on_ranks(count: int, cases: Sequence[Case]) -> None:
     """`train` on settings, data and run folder of each case in turn, on `count` spawned ranks."""
-    spawn(_rank, args=(count, [_free_port() for _ in cases], cases), nprocs=count)  # type: ignore[no-untyped-call]
+    spawn(_rank, args=(count, [_free_port() for _ in cases], cases), nprocs=count)
 
 
 def _rank(rank: int, count: int, ports: Sequence[int], cases: Sequence[Case]) -> None:
