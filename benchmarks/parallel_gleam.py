@@ -2,8 +2,9 @@
 
 Every rank has one thread. Epochs on one rank (the others sleep) and on all take turns, so that other work on the
 machine slows both alike; the speed-up is the ratio of the shortest. Cores that are taken by other work hide it: the
-ratio of CPU seconds, which does not count waiting, is therefore printed beside it. An epoch is what a run of training does but for
-validation: slices read from disk, updates, and the gathering of weights and moments at its end. Run:
+ratio of CPU seconds, which does not count waiting, is therefore printed beside it. An epoch is what a run of
+training does but for validation: slices read from disk, updates, and the gathering of weights and moments at its end.
+Run:
 
     python benchmarks/parallel_gleam.py --ranks 2 --blocks 8 --units 32 --figure timeline.png
 """
