@@ -1,5 +1,6 @@
 """Runs of training on several ranks: spawned, or started by torchrun with one that fails; and what they came to."""
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from convexrecon.errors import InputError
 from convexrecon.training import loop
@@ -25,7 +26,10 @@ Case = tuple[RunSettings, Path, Path]
 
 def train_on_ranks(count: int, cases: Sequence[Case]) -> None:
     """`train` on settings, data and run folder of each case in turn, on `count` spawned ranks."""
-    spawn(_rank, args=(count, [_free_port() for _ in cases], cases), nprocs=count)
+    # Forked from a process that has loaded everything once, and has done nothing else.
+    multiprocessing.set_forkserver_preload(["convexrecon.training.train", "torch._dynamo"])
+    arguments = (count, [_free_port() for _ in cases], cases)
+    start_processes(_rank, args=arguments, nprocs=count, start_method="forkserver")
 
 
 def _rank(rank: int, count: int, ports: Sequence[int], cases: Sequence[Case]) -> None:
