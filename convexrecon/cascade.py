@@ -1,6 +1,6 @@
 """The unrolled network: denoiser and data consistency in turn. One model, whatever trains it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +56,26 @@ class Block(nn.Module):
         self.inputs = tuple(inputs)
         self.precision = precision
 
-    def denoise(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor, initial: Tensor) -> Tensor:
-        """The denoised image before data consistency; arguments as `forward`, result (B, *N)."""
+    def denoise(
+        self,
+        image: Tensor,
+        sense: Sense,
+        adjoint_kspace: Tensor,
+        initial: Tensor,
+        *,
+        denoiser: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """The denoised image before data consistency; arguments as `forward`, result (B, *N).
+
+        `denoiser` takes the place of the block's own, for one that computes the same in another way.
+        """
+        denoiser = self.denoiser if denoiser is None else denoiser
         channels = input_channels({"image": image, "zero_filled": adjoint_kspace, "initial": initial}, self.inputs)
         if self.precision == "bfloat16":
             with torch.autocast(image.device.type, torch.bfloat16):
-                denoised = self.denoiser(channels).to(channels.dtype)
+                denoised = denoiser(channels).to(channels.dtype)
         else:
-            denoised = self.denoiser(channels)
+            denoised = denoiser(channels)
         return to_complex(denoised) * support(sense)
 
     def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor, initial: Tensor) -> Tensor:
