@@ -35,12 +35,15 @@ class Descent:
         step: an update on a portion of a batch; returns the portion's part of the loss of the final image.
         splits_batches: whether the ranks share the slices of a batch, or all see the whole batch.
         gather: called on every rank before the model is validated or saved: makes it the same everywhere.
+        report: called on every rank at the end of an epoch: figures of the steps since the last call, over all ranks,
+            for the epoch's row of the metrics. A resumed run's first row has those of the steps since.
     """
 
     optimizers: Sequence[torch.optim.Optimizer]
     step: Callable[[Portion, StepClock], float]
     splits_batches: bool = True
     gather: Callable[[], None] = lambda: None
+    report: Callable[[], dict[str, float]] = dict
 
 
 def adam(parameters: Iterable[nn.Parameter], options: DescentSettings) -> torch.optim.Adam:

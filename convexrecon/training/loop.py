@@ -107,7 +107,7 @@ def run_epochs(model: Cascade, descent: Descent, loop: Loop) -> tuple[Progress, 
         state.seconds += time.perf_counter() - started
         state.peak_memory_mb = max(state.peak_memory_mb, profile.peak_memory_mb)
         descent.gather()
-        row = _end_epoch(loop, state, epoch)
+        row = _end_epoch(loop, state, epoch) | descent.report()
         validates = epoch % loop.settings.validate_every == 0 or epoch == loop.settings.epochs
         score = mean_psnr(model, loop) if loop.validation is not None and validates else None
         row["psnr_validation"] = score

@@ -57,6 +57,14 @@ class Ranks:
         dist.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
+    def largest(self, value: float, device: torch.device) -> float:
+        """The largest of all ranks' values, in float32."""
+        if self.count == 1:
+            return value
+        found = torch.tensor(value, dtype=torch.float32, device=device)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return float(found)
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their sums over the ranks, in one message; a missing gradient is zero."""
         if self.count == 1:

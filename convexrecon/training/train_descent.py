@@ -22,13 +22,19 @@ from convexrecon.training.loop import Loop, run_epochs
 from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.parallel_gleam import parallel_gleam
 from convexrecon.training.ranks import Ranks
+from convexrecon.training.reversible import reversible
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade, save_cascade
 
 Trainer = Callable[[Cascade, DescentSettings, Ranks], Descent]
 # Training slices on which a convex cascade is turned into a ReLU one.
 START_SLICES = 4
-TRAINERS: dict[str, Trainer] = {"end_to_end": end_to_end, "checkpointing": checkpointing, "gleam": gleam}
+TRAINERS: dict[str, Trainer] = {
+    "end_to_end": end_to_end,
+    "checkpointing": checkpointing,
+    "gleam": gleam,
+    "reversible": reversible,
+}
 # Of these, the ranks share the modules, not the slices of a batch.
 PARALLEL: dict[str, Trainer] = {"gleam": parallel_gleam}
 

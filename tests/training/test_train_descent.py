@@ -42,6 +42,7 @@ def test_the_loss_falls_and_the_best_weights_are_kept(prepared: Path, backprop: 
         ("end_to_end", 6, 1),
         ("checkpointing", 7, 1),
         ("gleam", 7, 1),
+        ("reversible", 7, 1),
         ("layerwise", 7, 1),
         ("layerwise", 19, 500),
         ("layerwise", 22, 2),
