@@ -40,7 +40,7 @@ class ReversibleSettings:
 
     iterations: int = 20
     checkpoint_every: int = 8
-    tolerance: float = 1e-5
+    tolerance: float = 3e-6
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.checkpoint_every < 1 or not self.tolerance > 0:
