@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .penalties import Penalty
+from .processes import ALONE, Processes
 from .quadratics import Part, Quadratic
 
 
@@ -67,10 +68,13 @@ class Measurement:
     correlation: Tensor
 
 
-def measure_on_data(parts: Iterable[Part], penalty: Penalty, beta: float, weights: Tensor) -> Measurement:
+def measure_on_data(
+    parts: Iterable[Part], penalty: Penalty, beta: float, weights: Tensor, processes: Processes = ALONE
+) -> Measurement:
     """Duality gap and gradient at `weights` from one pass over the data: residuals are formed, H is not.
 
-    Independent of the statistics the weights were found with. Give float64 parts for a float64 measure.
+    Independent of the statistics the weights were found with. Give float64 parts for a float64 measure. Of several
+    processes each gives its share of the parts.
 
     Raises:
         ValueError: no data.
@@ -86,18 +90,19 @@ def measure_on_data(parts: Iterable[Part], penalty: Penalty, beta: float, weight
         left, whole = residual.double(), target.double()
         sums += torch.stack([left.square().sum(), (left * whole).sum(), whole.square().sum()])
         rows += part.rows
-    if rows == 0:
+    pulled, (*totals, count) = processes.sums(pulled, *sums.tolist(), rows)
+    if count == 0:
         raise ValueError("parts: no data")
-    residual_energy, residual_target, tau = (sums / rows).tolist()
+    residual_energy, residual_target, tau = (total / count for total in totals)
     certificate = _gap(
         residual_energy=residual_energy,
         residual_target=residual_target,
         tau=tau,
         penalty_value=beta * float(penalty.value(weights.double())),
-        largest=float(penalty.dual_norm(pulled / rows).max()),
+        largest=float(penalty.dual_norm(pulled / count).max()),
         beta=beta,
     )
-    return Measurement(certificate, pulled / rows)
+    return Measurement(certificate, pulled / count)
 
 
 def _gap(

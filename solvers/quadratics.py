@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .linear_maps import LinearMap
+from .processes import ALONE, Processes
 
 SINGLE_ROUNDING = 2e-8
 
@@ -125,6 +126,7 @@ class StreamedQuadratic:
 
     Args:
         stream: called once a pass; yields a `Part` for each part of the data, always the same.
+        processes: those that each have a share of the data in their stream, at least a part without rows.
 
     Attributes:
         linear: c = A^T T / n, (G, d, m) float64.
@@ -132,28 +134,32 @@ class StreamedQuadratic:
         rows: n.
     """
 
-    def __init__(self, stream: Callable[[], Iterable["Part"]]) -> None:
-        self._stream = stream
+    def __init__(self, stream: Callable[[], Iterable["Part"]], processes: Processes = ALONE) -> None:
+        self._stream, self._processes = stream, processes
         linear: Tensor | None = None
         # A tensor, so that a GPU need not be waited for at every part.
         energy: Tensor | float = 0.0
-        self.rows = 0
+        rows = 0
         for part in stream():
             term = part.map.adjoint(part.target).double()
             linear = term if linear is None else linear + term
             energy = energy + part.target.double().square().sum()
-            self.rows += part.rows
-        if linear is None or self.rows == 0:
+            rows += part.rows
+        if linear is None:
+            raise ValueError("stream: yielded no data")
+        linear, (energy, count) = processes.sums(linear, float(energy), rows)
+        self.rows = int(count)
+        if self.rows == 0:
             raise ValueError("stream: yielded no data")
         self.linear = linear / self.rows
-        self.tau = float(energy) / self.rows
+        self.tau = energy / self.rows
 
     def multiply(self, weights: Tensor) -> Tensor:
         """H W, one pass over the data."""
         total = torch.zeros_like(weights, dtype=torch.float64)
         for part in self._stream():
             total += part.map.adjoint(part.map.forward(weights.to(part.target.dtype))).double()
-        return total / self.rows
+        return self._processes.total(total) / self.rows
 
 
 @dataclass(frozen=True)

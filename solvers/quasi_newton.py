@@ -10,6 +10,7 @@ from torch import Tensor
 from .admm import admm
 from .certificates import certify, check_beta
 from .penalties import Penalty
+from .processes import ALONE, Processes
 from .quadratics import Quadratic, ScalableQuadratic
 from .solution import Solution
 
@@ -78,6 +79,7 @@ def proximal_quasi_newton(
     product: Tensor | None = None,
     tolerance: float = 1e-5,
     max_iterations: int = 100,
+    processes: Processes = ALONE,
 ) -> tuple[Solution, UpdatedQuadratic]:
     """``min_W f(W) + beta R(W)``, one product H W an iteration, with the help of a matrix close to H.
 
@@ -96,6 +98,7 @@ def proximal_quasi_newton(
         product: H times it, if already known.
         tolerance: stop at this relative duality gap.
         max_iterations: most products with H, the first one aside.
+        processes: those that take part in each product; all of them call this.
 
     Returns:
         The solution, and M with all that was learnt.
@@ -110,22 +113,25 @@ def proximal_quasi_newton(
     hessian = model if isinstance(model, UpdatedQuadratic) else _started(model, weights)
     certificate = certify(quadratic, penalty, beta, weights, product)
     iteration = 0
-    while certificate.relative_gap > tolerance and iteration < max_iterations:
+    # What decides on another product is agreed on.
+    weights, (gap,) = processes.agree_on(weights, certificate.relative_gap)
+    while gap > tolerance and iteration < max_iterations:
         gradient = product - quadratic.linear
         local = _expanded(hessian, quadratic, weights, product)
-        share = INNER_SHARE * certificate.relative_gap * quadratic.tau / local.tau
+        share = INNER_SHARE * gap * quadratic.tau / local.tau
         nearer = admm(local, penalty, beta, initial=weights, tolerance=share, max_iterations=INNER_ITERATIONS)
-        move = nearer.weights - weights
+        move, _ = processes.agree_on(nearer.weights - weights)
         image = quadratic.multiply(move)
         iteration += 1
-        curvature = float((move * image).sum())
+        image, (curvature,) = processes.agree_on(image, float((move * image).sum()))
         if not curvature > 0:
             break
         step = _best_step(penalty, beta, weights, move, float((gradient * move).sum()), curvature)
         weights, product = weights + step * move, product + step * image
         certificate = certify(quadratic, penalty, beta, weights, product)
+        weights, (gap,) = processes.agree_on(weights, certificate.relative_gap)
         hessian = _taught(hessian, move, image, curvature)
-    return Solution(weights, beta, certificate, iteration, certificate.relative_gap <= tolerance), hessian
+    return Solution(weights, beta, certificate, iteration, gap <= tolerance), hessian
 
 
 def _started(model: ScalableQuadratic, like: Tensor) -> UpdatedQuadratic:

@@ -14,6 +14,7 @@ from convexrecon.convex.refinement import float64_parts
 from convexrecon.convex.streamed_program import solve_streamed, strength
 from convexrecon.convex.sufficient_statistics import accumulate, gram_bytes
 from convexrecon.errors import InputError
+from convexrecon.solvers.processes import ALONE, Processes
 from convexrecon.solvers.quadratics import Part, StreamedQuadratic
 
 # Most passes over the data, a few more than the hardest of the programs seen needs.
@@ -21,7 +22,7 @@ MAX_PASSES = 80
 
 
 def solve_consistent_program(
-    stream: Stream, model_stream: Stream, gates: Gates, settings: ProgramSettings
+    stream: Stream, model_stream: Stream, gates: Gates, settings: ProgramSettings, processes: Processes = ALONE
 ) -> BlockSolution:
     """``min_W 1/(2n) ||B A W - T||^2 + beta R(W)``, B a linear map of every image's output, n its pixels.
 
@@ -36,19 +37,22 @@ def solve_consistent_program(
             pixels is enough.
         gates: the arrangement, P gates.
         settings: penalty, strength, accuracy.
+        processes: those that have a share of the images each in their streams; all of them call this, with the same
+            gates, and get the same weights.
 
     Raises:
         InputError: no data, NaN or Inf among them, a target that is zero everywhere, or more gates and
             features than `settings.memory_gb` holds.
     """
     started = time.perf_counter()
-    statistics = accumulate(_fitting(model_stream, gates, settings), gates, constant=settings.constant)
+    fitting = _fitting(model_stream, gates, settings)
+    statistics = accumulate(fitting, gates, constant=settings.constant, processes=processes)
     model = statistics.quadratic().steadied()
     accumulated = time.perf_counter()
-    quadratic = StreamedQuadratic(_parts(stream, gates, settings.constant))
+    quadratic = StreamedQuadratic(_parts(stream, gates, settings.constant), processes)
     largest, _ = strength(quadratic, settings)
     exact = float64_parts(stream, gates, settings.constant)
-    solution = solve_streamed(quadratic, model, exact, settings, MAX_PASSES)
+    solution = solve_streamed(quadratic, model, exact, settings, MAX_PASSES, processes)
     return BlockSolution(
         gates=gates,
         solution=solution,

@@ -14,16 +14,24 @@ from convexrecon.convex.packed_patterns import RememberedPatterns
 from convexrecon.convex.patches import PIXELS_PER_CHUNK, BlockBatch, Stream, pixel_chunks
 from convexrecon.errors import InputError
 from convexrecon.solvers.kronecker import KroneckerQuadratic
+from convexrecon.solvers.processes import ALONE, Processes
 from convexrecon.solvers.quadratics import Part, StreamedQuadratic
 
-# Most rows per feature that the second moments of the patches are taken from.
+# Rows per feature that the second moments of the patches are taken from.
 ROWS_PER_FEATURE = 40
+# Fewest pixels of an image that they are taken from.
+PIXELS_PER_IMAGE = 8
 # Numbers that hold the patches of a chunk.
 CHUNK_ENTRIES = 2**22
 
 
 def streamed_quadratic(
-    stream: Stream, gates: Gates, constant: bool, pattern_bytes: int, products: Products = "ieee"
+    stream: Stream,
+    gates: Gates,
+    constant: bool,
+    pattern_bytes: int,
+    products: Products = "ieee",
+    processes: Processes = ALONE,
 ) -> StreamedQuadratic:
     """H by passes over the data in float32, of which neither patches nor responses of an image are held.
 
@@ -33,12 +41,14 @@ def streamed_quadratic(
         constant: whether filters have a constant term.
         pattern_bytes: most memory for patterns kept between passes.
         products: how a GPU multiplies.
+        processes: those that have a share of the data each in their stream.
 
     Raises:
         InputError: no data.
     """
     try:
-        return StreamedQuadratic(float32_parts(stream, RememberedPatterns(gates, pattern_bytes), constant, products))
+        parts = float32_parts(stream, RememberedPatterns(gates, pattern_bytes), constant, products)
+        return StreamedQuadratic(parts, processes)
     except ValueError as error:
         raise InputError(f"program: {error}") from None
 
@@ -77,35 +87,49 @@ def images_of(batch: BlockBatch) -> Iterator[BlockBatch]:
         yield BlockBatch(batch.features[one], batch.target[one], rows, batch.behind)
 
 
-def kronecker_model(stream: Stream, gates: Gates, constant: bool, quadratic: StreamedQuadratic) -> KroneckerQuadratic:
+def kronecker_model(
+    stream: Stream, gates: Gates, constant: bool, quadratic: StreamedQuadratic, processes: Processes = ALONE
+) -> KroneckerQuadratic:
     """``H ~ (D D^T / n) (x) (X^T X / n)``: how often gates are open together, and the patches' second moments.
 
-    Both are taken from pixels spread evenly over the data, `ROWS_PER_FEATURE` a feature.
+    Both are taken from pixels spread evenly over each image: `ROWS_PER_FEATURE` a feature of all images together, or
+    `PIXELS_PER_IMAGE` each where that is more. Which ones hangs on the image alone, not on those before it.
 
     Args:
         stream: the data of the program.
         gates: the arrangement.
         constant: whether filters have a constant term.
         quadratic: of the same data.
+        processes: those that have a share of the data each in their stream.
     """
     features = quadratic.linear.shape[1]
     every = max(1, quadratic.rows // (ROWS_PER_FEATURE * features))
     together: Tensor | None = None
     moments: Tensor | None = None
-    seen, taken = 0, 0
+    taken = 0
     for batch in stream():
         for image in images_of(batch):
+            chosen, seen = _spread(image.pixels, every), 0
             for part in pixel_chunks(image, gates, constant, torch.float32, _chunk(image, gates, constant)):
-                chosen = slice((-seen) % every, None, every)
-                seen += part.patches.shape[1]
-                open_, patches = part.open[:, chosen], part.patches[:, chosen]
+                stop = seen + part.patches.shape[1]
+                here = (chosen[(chosen >= seen) & (chosen < stop)] - seen).to(part.open.device)
+                seen = stop
+                open_, patches = part.open[:, here], part.patches[:, here]
                 taken += open_.shape[1]
                 both = (open_ @ open_.T).double(), (patches @ patches.T).double()
                 together = both[0] if together is None else together + both[0]
                 moments = both[1] if moments is None else moments + both[1]
     assert together is not None
     assert moments is not None
-    return KroneckerQuadratic.of(together / taken, moments / taken, quadratic.linear, quadratic.tau)
+    together, (total,) = processes.sums(together, taken)
+    moments = processes.total(moments)
+    return KroneckerQuadratic.of(together / total, moments / total, quadratic.linear, quadratic.tau)
+
+
+def _spread(pixels: int, every: int) -> Tensor:
+    """Which of an image's pixels: the middle ones of stretches of `every`, or shorter."""
+    step = max(1.0, min(every, pixels / PIXELS_PER_IMAGE))
+    return ((torch.arange(int(pixels / step), dtype=torch.float64) + 0.5) * step).long()
 
 
 def _chunk(batch: BlockBatch, gates: Gates, constant: bool) -> int | None:

@@ -119,7 +119,8 @@ def pixel_chunks(
             if keep is not None:
                 chosen = keep[here].nonzero().squeeze(1)
                 parts = (parts[0][:, chosen], parts[1][:, chosen], parts[2][:, chosen])
-            for start in range(0, parts[0].shape[1], chunk):
+            # Without pixels one chunk all the same: the shapes of what it multiplies are asked of it.
+            for start in range(0, max(1, parts[0].shape[1]), chunk):
                 part = slice(start, start + chunk)
                 yield PatchMap(
                     parts[0][:, part].contiguous(), parts[1][:, part].to(precision), parts[2][:, part].to(precision)

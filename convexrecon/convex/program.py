@@ -16,6 +16,7 @@ from convexrecon.convex.sufficient_statistics import accumulate
 from convexrecon.solvers.certificates import Certificate, measure_on_data
 from convexrecon.solvers.path import solve, solve_path
 from convexrecon.solvers.penalties import penalty_named
+from convexrecon.solvers.processes import ALONE, Processes
 from convexrecon.solvers.quadratics import DenseQuadratic, Quadratic
 from convexrecon.solvers.solution import Solution
 
@@ -28,7 +29,9 @@ __all__ = [
 ]
 
 
-def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> BlockSolution:
+def solve_program(
+    stream: Stream, gates: Gates, settings: ProgramSettings, processes: Processes = ALONE
+) -> BlockSolution:
     """Solve the program of a block to a certified optimum.
 
     The certificate is measured on all the data in float64, whatever the optimum was found with. H has float32
@@ -39,6 +42,8 @@ def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> Bl
         stream: called once a pass; yields the data as `BlockBatch`es, always the same.
         gates: the arrangement, P gates.
         settings: penalty, strength, accuracy, method.
+        processes: those that have a share of the data each in their stream; all of them call this, with the same
+            gates, and get the same weights.
 
     Raises:
         InputError: no data, NaN or Inf among them, a target that is zero everywhere, or an H asked for that does
@@ -49,17 +54,18 @@ def solve_program(stream: Stream, gates: Gates, settings: ProgramSettings) -> Bl
     def beta_ratio() -> float:
         if settings.beta is None:
             return settings.beta_ratio
-        largest, beta = strength(streamed_quadratic(stream, gates, settings.constant, 0, settings.products), settings)
-        return beta / max(largest, 1e-300)
+        quadratic = streamed_quadratic(stream, gates, settings.constant, 0, settings.products, processes)
+        largest, beta = strength(quadratic, settings)
+        return processes.agree_on(quadratic.linear, beta / max(largest, 1e-300))[1][0]
 
     method = choose_method(gates, settings, beta_ratio)
     if method.name != "statistics":
-        return solve_by_passes(stream, gates, settings, method, started)
-    statistics = accumulate(stream(), gates, constant=settings.constant)
+        return solve_by_passes(stream, gates, settings, method, started, processes)
+    statistics = accumulate(stream(), gates, constant=settings.constant, processes=processes)
     quadratic = statistics.quadratic()
     accumulated = time.perf_counter()
     largest, beta = strength(quadratic, settings)
-    solution = solve_statistics(quadratic, stream, gates, settings, beta)
+    solution = solve_statistics(quadratic, stream, gates, settings, beta, processes=processes)
     return BlockSolution(
         gates=gates,
         solution=solution,
@@ -78,6 +84,7 @@ def solve_statistics(
     settings: ProgramSettings,
     beta: float,
     initial: Tensor | None = None,
+    processes: Processes = ALONE,
 ) -> Solution:
     """The optimum from statistics that are there already, its certificate measured on the data and mended.
 
@@ -88,6 +95,7 @@ def solve_statistics(
         settings: penalty and accuracy.
         beta: strength, > 0.
         initial: W to start from, (P, d, m), or None.
+        processes: as in `solve_program`.
     """
     penalty, limit = penalty_named(settings.penalty), settings.max_iterations
     solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, initial=initial, max_iterations=limit)
@@ -99,7 +107,7 @@ def solve_statistics(
         exact = replace(quadratic, linear=quadratic.multiply(weights) + correlation)
         return solve(exact, penalty, beta, tolerance=settings.tolerance / 2, initial=weights)
 
-    return refined(solution, float64_parts(stream, gates, settings.constant), settings, again)
+    return refined(solution, float64_parts(stream, gates, settings.constant), settings, again, processes)
 
 
 def program_path(

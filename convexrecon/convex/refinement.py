@@ -11,6 +11,7 @@ from convexrecon.convex.patches import Stream, pixel_chunks
 from convexrecon.convex.program_settings import ProgramSettings
 from convexrecon.solvers.certificates import measure_on_data
 from convexrecon.solvers.penalties import penalty_named
+from convexrecon.solvers.processes import Processes
 from convexrecon.solvers.quadratics import Part
 from convexrecon.solvers.solution import Solution
 
@@ -23,6 +24,7 @@ def refined(
     parts: Callable[[], Iterator[Part]],
     settings: ProgramSettings,
     again: Callable[[Tensor, Tensor], Solution],
+    processes: Processes,
 ) -> Solution:
     """The solution with the certificate measured on the data; solved again where that falls short.
 
@@ -34,18 +36,20 @@ def refined(
         parts: the data in float64.
         settings: penalty and tolerance.
         again: measured correlations and W -> a solution of the quadratic with linear term c'.
+        processes: those that have a share of the data each; all of them get the same weights.
     """
     penalty, iterations = penalty_named(settings.penalty), solution.iterations
-    weights, best = solution.weights, None
+    weights, best, least = solution.weights, None, float("inf")
     for _ in range(MAX_REFINEMENTS):
-        measured = measure_on_data(parts(), penalty, solution.beta, weights)
-        certificate = measured.certificate
-        if best is None or certificate.relative_gap < best.certificate.relative_gap:
-            converged = certificate.relative_gap <= settings.tolerance
-            best = Solution(weights, solution.beta, certificate, iterations, converged)
+        weights, _ = processes.agree_on(weights)
+        measured = measure_on_data(parts(), penalty, solution.beta, weights, processes)
+        correlation, (gap,) = processes.agree_on(measured.correlation, measured.certificate.relative_gap)
+        if best is None or gap < least:
+            best = Solution(weights, solution.beta, measured.certificate, iterations, gap <= settings.tolerance)
+            least = gap
         if best.converged:
             break
-        nearer = again(measured.correlation, weights)
+        nearer = again(correlation, weights)
         weights, iterations = nearer.weights, iterations + nearer.iterations
     assert best is not None
     return best

@@ -15,6 +15,7 @@ from convexrecon.convex.sufficient_statistics import accumulate
 from convexrecon.errors import InputError
 from convexrecon.solvers.certificates import beta_max
 from convexrecon.solvers.penalties import penalty_named
+from convexrecon.solvers.processes import ALONE, Processes
 from convexrecon.solvers.quadratics import (
     Corrected,
     Part,
@@ -47,7 +48,12 @@ def strength(quadratic: Quadratic, settings: ProgramSettings) -> tuple[float, fl
 
 
 def solve_by_passes(
-    stream: Stream, gates: Gates, settings: ProgramSettings, method: Method, started: float
+    stream: Stream,
+    gates: Gates,
+    settings: ProgramSettings,
+    method: Method,
+    started: float,
+    processes: Processes = ALONE,
 ) -> BlockSolution:
     """The optimum without H of all the data.
 
@@ -57,26 +63,28 @@ def solve_by_passes(
         settings: penalty, strength, accuracy.
         method: "subsampled" or "matrix_free".
         started: when the work on the program began.
+        processes: those that have a share of the data each in their stream. A subsampled H is made from other pixels
+            where there are more of them, so that the optimum is the same to within the gap, not to rounding.
 
     Raises:
         InputError: no data, NaN or Inf among them, or a target that is zero everywhere.
     """
     pattern_bytes = int(PATTERN_SHARE * settings.memory_gb * 1e9)
-    quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes, settings.products)
+    quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes, settings.products, processes)
     largest, _ = strength(quadratic, settings)
     model: ScalableQuadratic
     if method.name == "subsampled":
         features = quadratic.linear.shape[1]
         share = min(1.0, settings.subsample * len(gates) * features / quadratic.rows)
         used = thinned(stream(), share)
-        model = accumulate(used, gates, constant=settings.constant).quadratic().steadied()
+        model = accumulate(used, gates, constant=settings.constant, processes=processes).quadratic().steadied()
         told = f"{method.reason}; H is made from {share:.2g} of the pixels, the certificate measured on all of them"
         method = Method(method.name, told)
     else:
-        model = kronecker_model(stream, gates, settings.constant, quadratic)
+        model = kronecker_model(stream, gates, settings.constant, quadratic, processes)
     accumulated = time.perf_counter()
     exact = float64_parts(stream, gates, settings.constant)
-    solution = solve_streamed(quadratic, model, exact, settings, MAX_PASSES)
+    solution = solve_streamed(quadratic, model, exact, settings, MAX_PASSES, processes)
     return BlockSolution(
         gates=gates,
         solution=solution,
@@ -115,6 +123,7 @@ def solve_streamed(
     exact: Callable[[], Iterator[Part]],
     settings: ProgramSettings,
     passes: int,
+    processes: Processes = ALONE,
 ) -> Solution:
     """The optimum of a program whose H is known by passes over the data, with its certificate in float64.
 
@@ -124,6 +133,7 @@ def solve_streamed(
         exact: the data in float64.
         settings: penalty, strength, accuracy.
         passes: most passes, unless the settings say.
+        processes: those that take part in each pass.
 
     Raises:
         InputError: NaN or Inf in the data, or a target that is zero everywhere.
@@ -143,6 +153,7 @@ def solve_streamed(
             product=product,
             tolerance=tolerance,
             max_iterations=passes if settings.max_iterations is None else settings.max_iterations,
+            processes=processes,
         )
         return solution
 
@@ -151,4 +162,4 @@ def solve_streamed(
         return solved(product + correlation, weights, product, settings.tolerance / 2)
 
     solution = solved(quadratic.linear, None, None, settings.tolerance)
-    return refined(solution, exact, settings, again)
+    return refined(solution, exact, settings, again, processes)

@@ -18,6 +18,7 @@ from convexrecon.convex.pair_cover import pair_cover
 from convexrecon.convex.patches import BlockBatch, PatchMap, pixel_chunks
 from convexrecon.convex.pattern_sums import Workspace, pair_moments, pattern_bits
 from convexrecon.errors import InputError
+from convexrecon.solvers.processes import ALONE, Processes
 from convexrecon.solvers.quadratics import DenseQuadratic
 
 # Pixels collected before their moments are taken: more make larger sets of gates worth while.
@@ -125,20 +126,12 @@ class SufficientStatistics:
         self.energy += other.energy
         self.pixels += other.pixels
 
-    def reduce_over_ranks(self) -> None:
-        """Replace the sums by those over all processes of `torch.distributed`; nothing to do in a single one.
-
-        Every process of the default group must call it. One all-reduce of H, one of the rest.
-        """
+    def sum_over(self, processes: Processes) -> None:
+        """Replace the sums of each process by those of all; all of them call it. Two messages: H, and the rest."""
         self._flush()
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
-        scalars = self.cross.new_tensor([self.energy, float(self.pixels)])
-        small = torch.cat([self.cross.flatten(), scalars])
-        torch.distributed.all_reduce(self.gram)
-        torch.distributed.all_reduce(small)
-        self.cross = small[:-2].view_as(self.cross)
-        self.energy, self.pixels = float(small[-2]), int(small[-1])
+        self.gram = processes.total(self.gram)
+        self.cross, (self.energy, pixels) = processes.sums(self.cross, self.energy, self.pixels)
+        self.pixels = int(pixels)
 
     def check_finite(self) -> None:
         """Refuse NaN and Inf: products with a closed gate keep them, so that they all show in A^T T."""
@@ -169,8 +162,9 @@ def accumulate(
     constant: bool = True,
     precision: torch.dtype = torch.float32,
     collected: int | None = None,
+    processes: Processes = ALONE,
 ) -> SufficientStatistics:
-    """Sufficient statistics of all batches, in one pass.
+    """Sufficient statistics of all batches, in one pass; of several processes each has a share of the batches.
 
     Raises:
         InputError: no data, or NaN or Inf among them.
@@ -183,6 +177,7 @@ def accumulate(
         statistics.add(batch)
     if statistics is None:
         raise InputError("statistics: no data")
+    statistics.sum_over(processes)
     statistics.check_finite()
     return statistics
 

@@ -7,6 +7,7 @@ import torch
 from denoising_data import gates_for, smooth_batches
 
 from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.matrix_free import kronecker_model, streamed_quadratic
 from convexrecon.convex.patches import BlockBatch, image_patches, patch_bands
 from convexrecon.convex.program import ProgramSettings, certify_program, program_path, solve_program
 from convexrecon.convex.program_settings import Method, choose_method
@@ -79,6 +80,30 @@ def test_no_data_are_refused_by_every_method(method: str) -> None:
     gates = gates_for(smooth_batches(1), 3)
     with pytest.raises(InputError, match="no data"):
         solve_program(list, gates, ProgramSettings(method=method))  # type: ignore[arg-type]
+
+
+def test_the_model_of_h_does_not_depend_on_the_order_of_images() -> None:
+    data = smooth_batches(4, (20, 17))
+    gates = gates_for(data, 3)
+    models = []
+    for order in (data, data[::-1]):
+        quadratic = streamed_quadratic(lambda order=order: order, gates, True, 0)  # type: ignore[misc]
+        models.append(kronecker_model(lambda order=order: order, gates, True, quadratic))  # type: ignore[misc]
+    probe = torch.randn(models[0].linear.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(models[1].multiply(probe), models[0].multiply(probe), rtol=1e-4, atol=1e-6)
+    curvature = float((probe * models[0].multiply(probe)).sum() / (probe * quadratic.multiply(probe)).sum())
+    assert 0.3 < curvature < 3
+
+
+@pytest.mark.parametrize("method", ["statistics", "matrix_free"])
+def test_an_image_without_a_pixel_that_counts_changes_nothing(method: str) -> None:
+    data = smooth_batches(2, (20, 17))
+    gates = gates_for(data, 3)
+    nothing = BlockBatch(data[0].features, data[0].target, torch.zeros_like(data[0].features[:, :1], dtype=torch.bool))
+    settings = ProgramSettings(beta_ratio=0.05, method=method)  # type: ignore[arg-type]
+    found = [solve_program(lambda d=d: d, gates, settings) for d in (data, [nothing, *data])]  # type: ignore[misc]
+    assert found[0].pixels == found[1].pixels
+    torch.testing.assert_close(found[1].solution.weights, found[0].solution.weights, rtol=1e-4, atol=1e-7)
 
 
 def test_an_absolute_beta_is_set_against_beta_max(monkeypatch: pytest.MonkeyPatch) -> None:
