@@ -1,6 +1,7 @@
 """Prepared volumes as undersampled slices, one at a time: host memory does not grow with the data set."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -103,6 +104,12 @@ class PreparedSlices:
     def subset(self, volumes: Sequence[str]) -> "PreparedSlices":
         """The slices of some of the volumes."""
         return PreparedSlices(self.folder, self.mask, seed=self.seed, volumes=volumes)
+
+    def only(self, positions: Sequence[int]) -> "PreparedSlices":
+        """Some of the slices, which need not be whole volumes; no file is read."""
+        chosen = copy(self)
+        chosen.slices = tuple(self.slices[position] for position in positions)
+        return chosen
 
     def load(self, index: int) -> Batch:
         """Read and undersample one slice: a batch of one.

@@ -1,7 +1,7 @@
 """A data set with its images between blocks on disk: what the programs of the blocks are posed on."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,21 +14,32 @@ from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.seeding import generator
 from convexrecon.training.config import RunSettings, seed_of_training
 from convexrecon.training.held_out_samples import split_batch
-from convexrecon.training.image_store import is_complete, keys_of, read_store, slice_keys, write_store
+from convexrecon.training.image_store import (
+    evenly_spaced,
+    is_complete,
+    keys_of,
+    read_store,
+    slice_keys,
+    write_store,
+)
+from convexrecon.training.rank_exchange import of_all_ranks
+from convexrecon.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
 class BlockData:
-    """A data set with its images between blocks on disk.
+    """A data set, or a rank's share of it, with its images between blocks on disk.
 
     Attributes:
         name: "train" or "validation", the stores' name.
-        slices: the data set.
+        slices: the data set; of several ranks, this one's share.
         settings: of the run.
         state: folder of the stores.
         device: where to compute.
         progress: whether to show bars.
         held_out: share of each slice's samples that nothing here sees but `load_split`; 0 for none.
+        ranks: those that share the data set.
+        total: number of slices of all ranks; None for those of this one.
     """
 
     name: str
@@ -38,6 +49,8 @@ class BlockData:
     device: torch.device
     progress: bool
     held_out: float = 0.0
+    ranks: Ranks = field(default_factory=Ranks)
+    total: int | None = None
 
     @property
     def stacks_features(self) -> bool:
@@ -78,6 +91,16 @@ class BlockData:
         """One slice with the samples that `load` gives, and with those held out, on the device."""
         kept, held_out = split_batch(self.slices.load(position), self.held_out, self.settings.seed)
         return kept.to(self.device), held_out.to(self.device)
+
+    def of_spread_slices(self, count: int, make: Callable[[int], Sequence[Tensor]]) -> list[Sequence[Tensor]]:
+        """What `make` gives of at most `count` slices, spread evenly over those of all ranks; the same on every rank.
+
+        Args:
+            count: most slices.
+            make: tensors, on the device, of the slice at a position in `slices`.
+        """
+        total = len(self.slices) if self.total is None else self.total
+        return of_all_ranks(self.ranks, evenly_spaced(range(total), count), make, self.device)
 
     def _kept(self, batch: Batch) -> Batch:
         return batch if self.held_out == 0 else split_batch(batch, self.held_out, self.settings.seed)[0]

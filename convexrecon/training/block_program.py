@@ -22,6 +22,7 @@ from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_gates import fixed_gates, grow_gates
 from convexrecon.training.consistent_loss import consistent_data
 from convexrecon.training.image_store import key_of, read_store
+from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.self_supervised_loss import held_out_data, unsupervised_stream
 
 
@@ -62,7 +63,8 @@ class SolvedBlock:
 def solve_block(data: BlockData, cascade: Cascade, index: int, samples: Sequence[Tensor]) -> SolvedBlock:
     """The optimum of block `index`'s program, with the gates and the loss that the settings ask for.
 
-    Gates are grown on the image loss; a consistent loss then takes them as they are.
+    Gates are grown on the image loss; a consistent loss then takes them as they are. Of several ranks each has its
+    share of the data in `data`, and all get the same optimum.
 
     Args:
         data: the training slices.
@@ -71,15 +73,18 @@ def solve_block(data: BlockData, cascade: Cascade, index: int, samples: Sequence
         samples: its inputs (B, C, *N) on a few training slices.
     """
     settings, convex = data.settings, data.settings.convex
+    processes = processes_of(data.ranks)
     stream = block_stream(data, cascade, index)
     grown = None if convex.grow.rule == "none" else grow_gates(settings, index, samples, stream)
     if grown is not None and convex.loss == "image":
         return SolvedBlock(grown.solved, grown)
     gates = fixed_gates(settings, index, samples) if grown is None else grown.solved.gates
+    # One bit of a gate moves pixels that lie on its border.
+    gates = Gates(processes.agreed(gates.filters), processes.agreed(gates.offsets))
     if convex.loss == "image":
-        return SolvedBlock(solve_program(stream, gates, convex.program), None)
+        return SolvedBlock(solve_program(stream, gates, convex.program, processes), None)
     with _loss_data(data, cascade, index) as (behind, model_stream):
-        return SolvedBlock(solve_consistent_program(behind, model_stream, gates, convex.program), grown)
+        return SolvedBlock(solve_consistent_program(behind, model_stream, gates, convex.program, processes), grown)
 
 
 @contextmanager

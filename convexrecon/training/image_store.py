@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
-from convexrecon.data.dataset import Batch, PreparedSlices, SliceKey
+from convexrecon.data.dataset import Batch, PreparedSlices
 
 
 def key_of(volume: str, slice_index: int) -> str:
@@ -52,7 +52,7 @@ def is_complete(path: Path, keys: Sequence[str]) -> bool:
         return False
 
 
-def evenly_spaced(entries: Sequence[SliceKey], count: int) -> list[int]:
+def evenly_spaced(entries: Sequence[object], count: int) -> list[int]:
     """At most `count` indices spread evenly over the slices, the same for any batch size."""
     if len(entries) <= count:
         return list(range(len(entries)))

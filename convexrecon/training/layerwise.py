@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,27 +20,20 @@ from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.denoisers.gated_network import GatedNetwork
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import psnr
-from convexrecon.physics.consistency_path import ConsistencyPath, best_lam, consistency_path
-from convexrecon.physics.data_consistency import (
-    DataConsistency,
-    GradientDataConsistency,
-    NoDataConsistency,
-    ProximalDataConsistency,
-)
+from convexrecon.physics.data_consistency import NoDataConsistency
+from convexrecon.training.block_consistency import block_consistency
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_program import solve_block
 from convexrecon.training.config import RunSettings
-from convexrecon.training.image_store import evenly_spaced, key_of, keys_of, read_store, write_store
+from convexrecon.training.image_store import key_of, keys_of, read_store, write_store
 from convexrecon.training.profiler import Profile
+from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade, save_cascade
 
 # Slices on which gates are scaled and told apart.
 GATE_SLICES = 8
-# Largest data-consistency weight chosen on held-out samples. They do not tell what the denoiser does to the samples
-# that the block sees, which the data correct, and ask for ever larger weights from block to block.
-MOST_LAM_HELD_OUT = 0.1
 
 Record = dict[str, Any]
 
@@ -60,6 +54,10 @@ def train_layerwise(
     produce; its data-consistency weight is then chosen on training slices. Weights, metrics and summary
     are written after every block; a killed run continues from the last one, to the same result.
 
+    Of n ranks each has every n-th slice. What a program needs of the data is summed over them; then each solves it
+    from the same numbers, no later than the first one could tell the others, and applies the block to its own slices.
+    Results are those of one process, to rounding.
+
     Args:
         settings: of the run.
         train: training slices.
@@ -70,15 +68,22 @@ def train_layerwise(
         progress: whether to show bars and a line per block.
 
     Raises:
-        InputError: the run holds more blocks than are asked for, or data no program can be posed on.
+        InputError: the run holds more blocks than are asked for, or data no program can be posed on; more ranks
+            than training slices, or several ranks and gates to be grown.
     """
     device, ranks = torch.device(device), ranks or Ranks()
-    if ranks.count > 1:
-        raise InputError(f"convex: expected one process, found {ranks.count}")
-    # Validation sees every sample, as reconstruction does.
-    sets = [BlockData("train", train, settings, run.state, device, progress, settings.convex.samples_held_out)]
+    progress = progress and ranks.is_lead
+    _check_ranks(ranks, settings, train)
+    state = _own_state(run, ranks)
+
+    def share(name: str, slices: PreparedSlices, held_out: float) -> BlockData:
+        mine = slices.only(ranks.share(range(len(slices))))
+        return BlockData(name, mine, settings, state, device, progress, held_out, ranks, len(slices))
+
+    sets = [share("train", train, settings.convex.samples_held_out)]
     if validation is not None:
-        sets.append(BlockData("validation", validation, settings, run.state, device, progress))
+        # Validation sees every sample, as reconstruction does.
+        sets.append(share("validation", validation, 0.0))
     cascade, records = _resume(run, settings)
     cascade.to(device)
     for index in range(len(records), settings.model.blocks):
@@ -86,17 +91,46 @@ def train_layerwise(
             cascade, record = _train_block(sets, cascade, index)
         record |= {"seconds": profile.seconds, "peak_memory_mb": profile.peak_memory_mb}
         records.append(record)
-        save_cascade(run.weights, cascade, {"records": records})
+        if ranks.is_lead:
+            _write(run, cascade, records)
         if progress:
             tqdm.write(_line(record, settings.model.blocks))
-        run.write_metrics(records)
-        run.update_summary(method="convex", blocks=records)
-    if not records:
-        save_cascade(run.weights, cascade, {"records": records})
-    run.write_metrics(records)
-    run.update_summary(method="convex", blocks=records, training_seconds=sum(r["seconds"] for r in records))
-    shutil.rmtree(run.state, ignore_errors=True)
+    ranks.wait()
+    if ranks.is_lead:
+        _write(run, cascade, records)
+        run.update_summary(training_seconds=sum(r["seconds"] for r in records))
+        shutil.rmtree(run.state, ignore_errors=True)
+    ranks.wait()
     return cascade
+
+
+def _check_ranks(ranks: Ranks, settings: RunSettings, train: PreparedSlices) -> None:
+    if ranks.count > len(train):
+        raise InputError(
+            f"torchrun: {ranks.count} processes for {len(train)} training slices; expected at most one process a slice"
+        )
+    if ranks.count > 1 and settings.convex.grow.rule != "none":
+        raise InputError(
+            f"torchrun: gates are grown in one process, found {ranks.count} and convex.grow.rule = "
+            f"{settings.convex.grow.rule!r}; expected one process, or the rule 'none'"
+        )
+
+
+def _own_state(run: RunFolder, ranks: Ranks) -> Path:
+    """The folder of this rank's images; those of another number of ranks, which have other shares, are removed."""
+    if ranks.is_lead and run.state.exists():
+        for entry in run.state.iterdir():
+            if entry.is_dir() and not entry.name.endswith(f"_of_{ranks.count}"):
+                shutil.rmtree(entry)
+    ranks.wait()
+    return run.state / f"{ranks.rank + 1}_of_{ranks.count}"
+
+
+def _write(run: RunFolder, cascade: Cascade, records: list[Record]) -> None:
+    """The weights first: a run continues from them, and they hold its records."""
+    save_cascade(run.weights, cascade, {"records": records})
+    run.write_metrics(records)
+    run.update_summary(method="convex", blocks=records)
 
 
 def _resume(run: RunFolder, settings: RunSettings) -> tuple[Cascade, list[Record]]:
@@ -129,9 +163,12 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
     else:
         denoiser = GatedDenoiser(solved.gates, solved.solution.weights, constant=settings.convex.program.constant)
         block = Block(denoiser, NoDataConsistency(), inputs=model.inputs).to(data.device)
-        block.consistency = _consistency(data, cascade, block, index)
+        block.consistency = block_consistency(data, cascade, block, index)
         cascade = Cascade([*cascade, block], initial=cascade.initial)
     block.to(data.device)
+    agreed = processes_of(data.ranks).agreed
+    for tensor in block.state_dict().values():
+        tensor.copy_(agreed(tensor.clone()))
     scores = [_apply(part, cascade, block, index, before) for part in sets]
     record = _record(index, solved, block.consistency.lam, model.units)
     if block_solved.grown is not None:
@@ -141,9 +178,13 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
 
 
 def _sample_features(data: BlockData, cascade: Cascade, index: int) -> list[Tensor]:
-    """Inputs of the block on a few training slices, the same ones for any batch size."""
-    chosen = [data.slices.slices[position] for position in evenly_spaced(data.slices.slices, GATE_SLICES)]
-    return [data.features(cascade, [key_of(entry.volume, entry.slice_index)], index) for entry in chosen]
+    """Inputs of the block on a few training slices, the same ones for any batch size and number of ranks."""
+
+    def features(position: int) -> list[Tensor]:
+        entry = data.slices.slices[position]
+        return [data.features(cascade, [key_of(entry.volume, entry.slice_index)], index)]
+
+    return [sample for (sample,) in data.of_spread_slices(GATE_SLICES, features)]
 
 
 def _stack_layer(cascade: Cascade, solved: BlockSolution, samples: list[Tensor], settings: RunSettings) -> Cascade:
@@ -164,37 +205,6 @@ def _stack_layer(cascade: Cascade, solved: BlockSolution, samples: list[Tensor],
     return Cascade([Block(FeatureStack([*layers, network]), NoDataConsistency())], initial=cascade.initial)
 
 
-def _consistency(data: BlockData, cascade: Cascade, block: Block, index: int) -> DataConsistency:
-    """The block's data consistency; the proximal weight, unless given, is the best on training slices."""
-    model, convex = data.settings.model, data.settings.convex
-    if model.consistency == "gradient":
-        return GradientDataConsistency()
-    if model.consistency == "none":
-        return NoDataConsistency()
-    lam = convex.lam
-    if lam is None:
-        chosen = evenly_spaced(data.slices.slices, convex.lam_slices)
-        paths = [_consistency_path(data, cascade, block, index, position) for position in chosen]
-        lam = best_lam(paths) if data.held_out == 0 else best_lam(paths, high=MOST_LAM_HELD_OUT)
-        lam *= convex.lam_scale
-    return ProximalDataConsistency(lam, iterations=model.cg_iterations).to(data.device)
-
-
-def _consistency_path(data: BlockData, cascade: Cascade, block: Block, index: int, position: int) -> ConsistencyPath:
-    """Error of one slice for every lam: against its target or, of a slice that is split, its held-out samples."""
-    batch, held_out = data.load_split(position) if data.held_out > 0 else (data.load(position), None)
-    image = read_store(data.images(index), keys_of(batch)).to(data.device)
-    sense = batch.sense
-    adjoint = sense.adjoint(batch.kspace)
-    steps = data.settings.model.cg_iterations
-    with torch.no_grad():
-        denoised = block.denoise(image, sense, adjoint, cascade.start(sense, adjoint))
-        if held_out is None:
-            return consistency_path(sense, adjoint, denoised, batch.target, steps=steps)
-        measure = held_out.sense.forward
-        return consistency_path(sense, adjoint, denoised, held_out.kspace, steps=steps, measure=measure)
-
-
 @dataclass
 class _Mean:
     total: float = 0.0
@@ -202,7 +212,7 @@ class _Mean:
 
 
 def _apply(data: BlockData, cascade: Cascade, block: Block, index: int, before: int) -> float:
-    """Write the images after the block and return their mean slice-wise PSNR; drop those before it."""
+    """Write the images after the block and return the mean slice-wise PSNR of all ranks; drop those before it."""
     mean = _Mean()
 
     def images() -> Any:
@@ -222,7 +232,8 @@ def _apply(data: BlockData, cascade: Cascade, block: Block, index: int, before: 
     else:
         write_store(data.images(index + 1), images())
         data.drop_images(index)
-    return mean.total / mean.count
+    total, count = data.ranks.sum([mean.total, mean.count], data.device)
+    return total / count
 
 
 def _record(index: int, solved: BlockSolution, lam: float | None, units: int) -> Record:

@@ -15,6 +15,8 @@ from convexrecon.convex.patches import BlockBatch
 from convexrecon.convex.sufficient_statistics import SufficientStatistics, accumulate
 from convexrecon.errors import InputError
 from convexrecon.solvers.quadratics import Part, StreamedQuadratic
+from convexrecon.training.rank_exchange import processes_of
+from convexrecon.training.ranks import Ranks
 
 
 def random_gates(count: int, channels: int, kernel: tuple[int, ...], seed: int = 0) -> Gates:
@@ -142,8 +144,8 @@ def test_no_data_and_not_a_number_are_refused() -> None:
 
 def _sums_of_a_share(rank: int, ranks: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
-    statistics = accumulate(_shares()[rank::ranks], random_gates(5, 2, (3, 3), 1))
-    statistics.reduce_over_ranks()
+    processes = processes_of(Ranks(rank, ranks))
+    statistics = accumulate(_shares()[rank::ranks], random_gates(5, 2, (3, 3), 1), processes=processes)
     quadratic = statistics.quadratic()
     torch.save([quadratic.matrix, quadratic.linear, torch.tensor(quadratic.tau)], f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
@@ -156,9 +158,7 @@ def _shares() -> list[BlockBatch]:
 
 def test_statistics_summed_over_ranks_are_those_of_one_process(tmp_path: Path) -> None:
     spawn(_sums_of_a_share, (2, str(tmp_path)), nprocs=2)
-    whole = accumulate(_shares(), random_gates(5, 2, (3, 3), 1))
-    whole.reduce_over_ranks()  # nothing to do without other ranks
-    quadratic = whole.quadratic()
+    quadratic = accumulate(_shares(), random_gates(5, 2, (3, 3), 1)).quadratic()
     for rank in range(2):
         matrix, linear, tau = torch.load(tmp_path / str(rank), weights_only=True)
         torch.testing.assert_close(matrix, quadratic.matrix)

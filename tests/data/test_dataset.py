@@ -60,6 +60,10 @@ def test_lists_slices_of_every_shape(folder: Path) -> None:
     assert data.slices[3].shape == (4, 20, 26)
     assert data.volume_names == ["a", "b", "c"]
     assert [key.volume for key in data.subset(["c", "a"]).slices] == ["a", "a", "a", "c", "c"]
+    some = data.only([4, 1])
+    assert some.slices == (data.slices[4], data.slices[1])
+    assert torch.equal(some.load(1).kspace, data.load(1).kspace)
+    assert len(data.only([])) == 0
 
 
 @pytest.mark.parametrize("index", [1, 4])
