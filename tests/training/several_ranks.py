@@ -7,14 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.multiprocessing.spawn import start_processes
 
 from convexrecon.errors import InputError
-from convexrecon.training import loop
+from convexrecon.training import layerwise, loop
 from convexrecon.training.config import RunSettings, dump_settings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
@@ -56,7 +57,7 @@ def torchrun(
         case: settings, data, run folder.
         fails: "killed", "refuses" (bad input), "interrupted" (Ctrl-C, to torchrun), or "not".
         rank: the one that does.
-        at: its step, from 1.
+        at: its step, from 1; of a convex run, the block.
     """
     settings, data, out = case
     config = out.with_suffix(".toml")
@@ -92,9 +93,9 @@ def _failing_program() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a process started in the background
     fails, rank, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
     del sys.argv[1:4]
-    original, calls = loop.learning_rate, 0
+    calls = 0
 
-    def failing(*args: object) -> float:
+    def failing(original: Callable[..., object], *args: object) -> object:
         nonlocal calls
         calls += 1
         if calls == at and os.environ["RANK"] == rank:
@@ -105,9 +106,10 @@ def _failing_program() -> None:
             elif fails == "interrupted":
                 os.kill(os.getppid(), signal.SIGINT)
                 time.sleep(60)
-        return original(*args)  # type: ignore[arg-type]
+        return original(*args)
 
-    loop.learning_rate = failing  # type: ignore[assignment]
+    for module, step in ((loop, "learning_rate"), (layerwise, "solve_block")):
+        setattr(module, step, partial(failing, getattr(module, step)))
     main()
 
 
