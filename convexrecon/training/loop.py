@@ -24,6 +24,7 @@ from convexrecon.training.profiler import Profile
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.step_clock import StepClock
+from convexrecon.training.tensorboard_log import EventLog, event_log
 
 # A step whose tensors are followed in memory is slow: one in a run.
 MEASURED_STEP = 0
@@ -93,6 +94,22 @@ def run_epochs(model: Cascade, descent: Descent, loop: Loop) -> tuple[Progress, 
     if state.step == 0:
         state.seconds = loop.seconds_before
     rows = [row for row in loop.run.read_metrics() if not _of(row, loop.stage) or row["epoch"] <= state.epoch]
+    with event_log(loop.run.path, loop.stage, done=state.epoch, active=loop.ranks.is_lead) as log:
+        best = _epochs(model, descent, loop, state, best, rows, log)
+    return state, best
+
+
+def _epochs(
+    model: Cascade,
+    descent: Descent,
+    loop: Loop,
+    state: Progress,
+    best: dict[str, Tensor],
+    rows: list[dict[str, Any]],
+    log: EventLog,
+) -> dict[str, Tensor]:
+    """The epochs of `run_epochs` that are still to be run; returns the best weights."""
+    checkpoint = checkpoint_of(loop)
     for epoch in range(state.epoch + 1, loop.settings.epochs + 1):
         started = time.perf_counter()
         with Profile(loop.device) as profile:
@@ -119,12 +136,17 @@ def run_epochs(model: Cascade, descent: Descent, loop: Loop) -> tuple[Progress, 
             save_checkpoint(checkpoint, model, descent.optimizers, state, best)
             loop.run.write_metrics(rows)
         loop.ranks.wait()
+        if log.writes:
+            log.scalars({**row, "learning_rate": descent.optimizers[0].param_groups[0]["lr"]}, epoch)
+            if loop.validation is not None and validates:
+                batch = loop.validation.load(0).to(loop.device)
+                log.picture("validation", _reconstructed(model, loop, batch)[0], batch.target[0], epoch)
         if loop.progress:
             shown = f", validation {score:.2f} dB" if score is not None else ""
             stage = "".join(f"{key} {value}, " for key, value in loop.stage.items())
             line = f"{stage}epoch {epoch}/{loop.settings.epochs}: loss {row['loss']:.4g}{shown}"
             tqdm.write(f"{line}, {state.seconds:.0f} s, {row['peak_memory_mb']:.0f} MB")
-    return state, best
+    return best
 
 
 def _of(row: dict[str, Any], stage: dict[str, int]) -> bool:
@@ -194,13 +216,18 @@ def mean_psnr(model: Cascade, loop: Loop) -> float:
     """Mean slice-wise PSNR of a cascade over the validation slices, in dB; the ranks share the batches."""
     assert loop.validation is not None
     total = 0.0
-    with torch.no_grad():
-        for chosen in loop.ranks.share(batch_plan(loop.validation, loop.batch_size)):
-            batch = stack([loop.validation.load(index) for index in chosen]).to(loop.device)
-            result = loop.reconstruct(batch) if loop.reconstruct else model(batch.sense, batch.kspace)
-            total += sum(psnr(x, ref) for x, ref in zip(result, batch.target, strict=True))
+    for chosen in loop.ranks.share(batch_plan(loop.validation, loop.batch_size)):
+        batch = stack([loop.validation.load(index) for index in chosen]).to(loop.device)
+        result = _reconstructed(model, loop, batch)
+        total += sum(psnr(x, ref) for x, ref in zip(result, batch.target, strict=True))
     summed, *_ = loop.ranks.sum([total], loop.device)
     return summed / len(loop.validation)
+
+
+def _reconstructed(model: Cascade, loop: Loop, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = loop.reconstruct(batch) if loop.reconstruct else model(batch.sense, batch.kspace)
+    return result
 
 
 def learning_rate(settings: DescentSettings, done: float, epochs: int) -> float:
