@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from convexrecon.training.block_consistency import block_consistency
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_program import solve_block
 from convexrecon.training.config import RunSettings
+from convexrecon.training.fit_activations import fit_activations_mb
 from convexrecon.training.image_store import key_of, keys_of, read_store, write_store
 from convexrecon.training.profiler import Profile
 from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
+from convexrecon.training.tensorboard_log import EventLog, event_log
 from convexrecon.weights import load_cascade, save_cascade
 
 # Slices on which gates are scaled and told apart.
@@ -86,22 +89,38 @@ def train_layerwise(
         sets.append(share("validation", validation, 0.0))
     cascade, records = _resume(run, settings)
     cascade.to(device)
-    for index in range(len(records), settings.model.blocks):
-        with Profile(device) as profile:
-            cascade, record = _train_block(sets, cascade, index)
-        record |= {"seconds": profile.seconds, "peak_memory_mb": profile.peak_memory_mb}
-        records.append(record)
-        if ranks.is_lead:
-            _write(run, cascade, records)
-        if progress:
-            tqdm.write(_line(record, settings.model.blocks))
+    with event_log(run.path, {}, done=len(records), active=ranks.is_lead) as log:
+        for index in range(len(records), settings.model.blocks):
+            with Profile(device) as before:
+                samples = _write_inputs(sets, cascade, index)
+            activations = _activations(sets[0], cascade, index, samples, records)
+            with Profile(device) as fit:
+                cascade, record = _train_block(sets, cascade, index, samples)
+            record["seconds"] = before.seconds + fit.seconds
+            record["peak_memory_mb"] = max(before.peak_memory_mb, fit.peak_memory_mb)
+            record["activations_mb"] = activations
+            records.append(record)
+            if ranks.is_lead:
+                _write(run, cascade, records)
+            if progress:
+                tqdm.write(_line(record, settings.model.blocks))
+            _log_block(log, sets, record)
     ranks.wait()
     if ranks.is_lead:
         _write(run, cascade, records)
-        run.update_summary(training_seconds=sum(r["seconds"] for r in records))
+        run.update_summary(**_summary(records))
         shutil.rmtree(run.state, ignore_errors=True)
     ranks.wait()
     return cascade
+
+
+def _log_block(log: EventLog, sets: list[BlockData], record: Record) -> None:
+    """Every number of the block's record, and the first validation slice after the block."""
+    log.scalars(record, record["block"])
+    if log.writes and len(sets) > 1 and not sets[1].stacks_features:
+        batch = sets[1].load(0)
+        image = read_store(sets[1].images(record["block"]), keys_of(batch)).to(batch.target.device)
+        log.picture("validation", image[0], batch.target[0], record["block"])
 
 
 def _check_ranks(ranks: Ranks, settings: RunSettings, train: PreparedSlices) -> None:
@@ -147,16 +166,27 @@ def _resume(run: RunFolder, settings: RunSettings) -> tuple[Cascade, list[Record
     return cascade, records
 
 
-def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[Cascade, Record]:
-    data, settings = sets[0], sets[0].settings
-    before = 0 if data.stacks_features else index
+def _write_inputs(sets: list[BlockData], cascade: Cascade, index: int) -> list[Tensor]:
+    """Put on disk what the block sees; its inputs on a few training slices."""
     for part in sets:
         part.write_fixed(cascade)
-        part.write_images(cascade, before)
-    samples = _sample_features(data, cascade, index)
+        part.write_images(cascade, 0 if part.stacks_features else index)
+    return _sample_features(sets[0], cascade, index)
+
+
+def _activations(data: BlockData, cascade: Cascade, index: int, samples: list[Tensor], records: list[Record]) -> float:
+    """What the block's fit takes: measured once in a run, unless later blocks see more channels."""
+    known = None if data.stacks_features or not records else records[-1].get("activations_mb")
+    return fit_activations_mb(data, cascade, index, samples) if known is None else float(known)
+
+
+def _train_block(sets: list[BlockData], cascade: Cascade, index: int, samples: list[Tensor]) -> tuple[Cascade, Record]:
+    data, settings = sets[0], sets[0].settings
+    before = 0 if data.stacks_features else index
     model = settings.model
     block_solved = solve_block(data, cascade, index, samples)
     solved = block_solved.solved
+    choosing = time.perf_counter()
     if data.stacks_features:
         cascade = _stack_layer(cascade, solved, samples, settings)
         block = next(iter(cascade))
@@ -169,10 +199,12 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int) -> tuple[C
     agreed = processes_of(data.ranks).agreed
     for tensor in block.state_dict().values():
         tensor.copy_(agreed(tensor.clone()))
+    applying = time.perf_counter()
     scores = [_apply(part, cascade, block, index, before) for part in sets]
     record = _record(index, solved, block.consistency.lam, model.units)
     if block_solved.grown is not None:
         record |= _growth_record(block_solved.grown, settings.convex.loss)
+    record |= {"seconds_lam": applying - choosing, "seconds_apply": time.perf_counter() - applying}
     record |= {"psnr_train": scores[0], "psnr_validation": scores[1] if len(scores) > 1 else None}
     return cascade, record
 
@@ -234,6 +266,18 @@ def _apply(data: BlockData, cascade: Cascade, block: Block, index: int, before: 
         data.drop_images(index)
     total, count = data.ranks.sum([mean.total, mean.count], data.device)
     return total / count
+
+
+def _summary(records: list[Record]) -> Record:
+    """What the run came to, under the keys that every method's summary has."""
+    return {
+        "method": "convex",
+        "blocks": records,
+        "psnr_validation": records[-1]["psnr_validation"] if records else None,
+        "training_seconds": sum(record["seconds"] for record in records),
+        "peak_memory_mb": max((record["peak_memory_mb"] for record in records), default=0.0),
+        "activations_mb": max((record.get("activations_mb") or 0.0 for record in records), default=0.0),
+    }
 
 
 def _record(index: int, solved: BlockSolution, lam: float | None, units: int) -> Record:

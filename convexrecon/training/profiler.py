@@ -60,13 +60,26 @@ def _reset_peak_resident() -> None:
         return
 
 
-def _peak_resident() -> int:
-    """Bytes."""
+def resident_mb() -> float:
+    """The resident set of this process now, in units of 1e6 bytes; where the system does not say, its peak."""
+    now = _status_bytes("VmRSS:")
+    return (_peak_resident() if now is None else now) / 1e6
+
+
+def _status_bytes(name: str) -> int | None:
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
+    return None
+
+
+def _peak_resident() -> int:
+    """Bytes."""
+    known = _status_bytes("VmHWM:")
+    if known is not None:
+        return known
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
