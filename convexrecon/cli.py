@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import typer
 
+from convexrecon.cli_options import AsJson, Device, Quiet, Seed, device_named, one_of
+from convexrecon.cli_trainers import compare, fit_memory
 from convexrecon.errors import InputError, RankLostError
 from convexrecon.interruption import deliver_swallowed_interrupts
 from convexrecon.termination import end_on_termination
@@ -24,11 +25,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
-Seed = Annotated[int, typer.Option(help="Of all randomness; the same seed gives the same result.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 @app.command()
@@ -60,7 +56,7 @@ def simulate(
         slices=slices,
         size=size,
         coils=coils,
-        anatomy=_one_of("anatomy", anatomy, ("head", "knee", "mixed")),
+        anatomy=one_of("anatomy", anatomy, ("head", "knee", "mixed")),
         noise=noise,
         images=images,
         vary_size=vary_size,
@@ -86,8 +82,8 @@ def prepare(
     from convexrecon.data.preparation import PreparationSettings
     from convexrecon.data.preparation import prepare as run_preparation
 
-    settings = PreparationSettings(maps=_one_of("maps", maps, ("espirit", "walsh")), calibration=calibration)
-    report = run_preparation(source, out, settings, device=_device(device), progress=not quiet)
+    settings = PreparationSettings(maps=one_of("maps", maps, ("espirit", "walsh")), calibration=calibration)
+    report = run_preparation(source, out, settings, device=device_named(device), progress=not quiet)
     renewed = f" ({len(report.renewed)} of them anew)" if report.renewed else ""
     typer.echo(f"{len(report.prepared)} volumes prepared{renewed}, {len(report.skipped)} already there, in {out}")
 
@@ -119,7 +115,7 @@ def train(
         settings, method=method, blocks=blocks, units=units, mask=mask, acceleration=acceleration,
         epochs=epochs, seed=seed,
     )  # fmt: skip
-    run_training(settings, data, out, validation=validation, device=_device(device), progress=not quiet)
+    run_training(settings, data, out, validation=validation, device=device_named(device), progress=not quiet)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"trained: {out}")
 
@@ -148,7 +144,7 @@ def evaluate(
         out=out,
         tune_on=tune_on,
         baselines=baselines,
-        device=_device(device),
+        device=device_named(device),
         progress=not (quiet or as_json),
     )
     if as_json:
@@ -170,7 +166,7 @@ def reconstruct(
     """Reconstruct a scan; a fully sampled one is undersampled as in training, and the result scored."""
     from convexrecon.reconstruct import reconstruct_file
 
-    result = reconstruct_file(run, file, out, device=_device(device), progress=not (quiet or as_json))
+    result = reconstruct_file(run, file, out, device=device_named(device), progress=not (quiet or as_json))
     if as_json:
         typer.echo(json.dumps(asdict(result), default=str))
     else:
@@ -189,7 +185,7 @@ def certify(
     from convexrecon.training.run_folder import RunFolder
     from convexrecon.training.train import certify_run
 
-    rows = certify_run(RunFolder(run), data, device=_device(device), progress=not (quiet or as_json))
+    rows = certify_run(RunFolder(run), data, device=device_named(device), progress=not (quiet or as_json))
     if as_json:
         typer.echo(json.dumps({"blocks": rows}))
         return
@@ -212,7 +208,11 @@ def demo(
     """Simulate, prepare, train convex and end to end, evaluate on held-out slices, write a report."""
     from convexrecon.demo import run_demo
 
-    run_demo(out, tiny=tiny, device=_device(device), seed=seed, progress=not quiet, say=typer.echo)
+    run_demo(out, tiny=tiny, device=device_named(device), seed=seed, progress=not quiet, say=typer.echo)
+
+
+app.command()(compare)
+app.command("fit-memory")(fit_memory)
 
 
 def main() -> None:
@@ -250,24 +250,6 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name}: not available here ({reason}); expected auto or cpu") from None
-    return device
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise InputError(f"--{name}: expected one of {', '.join(choices)}, found {value!r}")
-    return value
-
-
 def _override(
     settings: Any,
     *,
@@ -283,12 +265,12 @@ def _override(
     from convexrecon.training.config import METHODS
 
     if method is not None:
-        settings = replace(settings, method=_one_of("method", method, METHODS))
+        settings = replace(settings, method=one_of("method", method, METHODS))
     if seed is not None:
         settings = replace(settings, seed=seed)
     model: dict[str, int] = {k: v for k, v in {"blocks": blocks, "units": units}.items() if v is not None}
     kind: Literal["poisson", "random", "equispaced", "full"] | None = (
-        None if mask is None else _one_of("mask", mask, ("poisson", "random", "equispaced", "full"))
+        None if mask is None else one_of("mask", mask, ("poisson", "random", "equispaced", "full"))
     )
     sampling: dict[str, Any] = {"kind": kind, "acceleration": acceleration}
     sampling = {name: value for name, value in sampling.items() if value is not None}

@@ -81,6 +81,12 @@ def test_help_names_every_command(shell: Shell) -> None:
         assert "Usage" in shell(command, "--help")
 
 
+def test_help_names_the_commands_that_compare(shell: Shell) -> None:
+    for command in ("compare", "fit-memory"):
+        assert command in shell("--help")
+        assert "Usage" in shell(command, "--help")
+
+
 def test_from_nothing_to_a_certified_reconstruction(shell: Shell, tmp_path: Path) -> None:
     scans, prepared, run = tmp_path / "scans", tmp_path / "prepared", tmp_path / "run"
     (tmp_path / "c.toml").write_text(CONFIG)
@@ -211,6 +217,30 @@ def test_wrong_folders_and_arguments_end_in_one_line(
     shell.refused("train", prepared, "--out", tmp_path / "r", "--acceleration", 0.5)
     shell.refused("simulate")
     assert not (tmp_path / "r" / "weights.safetensors").exists()
+
+
+def test_trainers_are_compared_and_measured(shell: Shell, prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(CONFIG)
+    words = ["compare", tmp_path / "c.toml", "--data", prepared, "--out", tmp_path / "out"]
+    found = json.loads(shell(*words, "--methods", "convex,gleam", "--epochs", 1, "--json"))
+    assert [run["method"] for run in found["runs"]] == ["convex", "gleam"]
+    assert Path(found["report"]).exists()
+    assert "gleam" in shell(*words, "--methods", "convex,gleam", "--epochs", 1, "-q")
+    fits = json.loads(
+        shell("fit-memory", tmp_path / "c.toml", "--data", prepared, "--gigabytes", 4, "--method", "all", "--json")
+    )
+    assert {"convex", "end_to_end", "layerwise"} <= {fit["method"] for fit in fits["methods"]}
+
+    words = ["compare", "--data", prepared, "--out", tmp_path / "other", "-q"]
+    assert "found nothing to train" in shell.refused(*words)
+    assert "found 'magic'" in shell.refused(*words, "--methods", "convex,magic")
+    words += ["--methods", "gleam"]
+    assert "expected one of epochs, seconds" in shell.refused(*words, "--epochs", 1, "--seconds", 5)
+    assert "expected at least that" in shell.refused(*words, "--memory-mb", 0.01)
+    words = ["fit-memory", tmp_path / "c.toml", "--gigabytes", 1]
+    assert "either --data FOLDER or --size Y X" in shell.refused(*words)
+    assert "--method" in shell.refused(*words, "--data", prepared, "--method", "magic")
+    assert "--vary" in shell.refused(*words, "--data", prepared, "--vary", "units")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit on file sizes")

@@ -65,6 +65,7 @@ def evaluate_runs(
     tune_on: Path | str | None = None,
     baselines: bool = True,
     pictures: int = 2,
+    names: Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Evaluation:
@@ -80,6 +81,7 @@ def evaluate_runs(
             the first run was trained if None.
         baselines: whether to add zero-filled, CG-SENSE and L1-wavelet.
         pictures: of how many volumes to keep the middle slice.
+        names: of the runs in the results; by default methods if they tell the runs apart, else folders.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -98,7 +100,7 @@ def evaluate_runs(
             "CG-SENSE": partial(_with_lam, cg_sense, tuned["CG-SENSE"].lam),
             "L1-wavelet": partial(_with_lam, l1_wavelet, tuned["L1-wavelet"].lam),
         }
-    for name, run in zip(_names(runs), runs, strict=True):
+    for name, run in zip(names or _names(runs), runs, strict=True):
         methods[name] = load_cascade(run.weights)[0].to(target)
     scores: list[SliceScore] = []
     pictured: list[Pictured] = []

@@ -90,24 +90,32 @@ def text_table(summary: Mapping[str, Mapping[str, float | int | None]]) -> str:
     zero-filled  27.50 ± 1.00
     """
     headings, rows = _cells(summary)
-    table = [headings, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
+    return "\n".join([*aligned([headings, *rows]), "", *definition_lines(summary)])
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for the terminal, a rule under the first row, which holds the headings."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
 
     def line(row: Sequence[str]) -> str:
-        first, *rest = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        return "  ".join([first, *rest]).rstrip()
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(headings), rule, *map(line, rows), "", *definition_lines(summary)])
+    return [line(table[0]), rule, *map(line, table[1:])]
 
 
 def markdown_table(summary: Mapping[str, Mapping[str, float | int | None]]) -> str:
     """The summary as a Markdown table, definitions below as a list."""
     headings, rows = _cells(summary)
-    align = ["---", *["---:"] * (len(headings) - 1)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (headings, align, *rows)]
     notes = [f"- {line}" for line in definition_lines(summary)]
-    return "\n".join([*lines, "", *notes])
+    return "\n".join([*markdown_rows([headings, *rows]), "", *notes])
+
+
+def markdown_rows(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table whose first row holds the headings."""
+    align = ["---", *["---:"] * (len(table[0]) - 1)]
+    rows = (table[0], align, *table[1:])
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def html_table(summary: Mapping[str, Mapping[str, float | int | None]]) -> str:

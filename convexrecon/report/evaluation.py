@@ -8,6 +8,7 @@ import torch
 
 from convexrecon.evaluate.compare import Evaluation, evaluate_runs
 from convexrecon.evaluate.tables import write_scores
+from convexrecon.evaluate.training_cost import training_rows
 from convexrecon.report.run_report import Example, build_report
 from convexrecon.training.config import flat_settings
 from convexrecon.training.run_folder import RunFolder
@@ -55,19 +56,20 @@ def evaluate_and_report(
         report,
         title="Reconstruction report",
         subtitle=f"{', '.join(names)} on {Path(data).resolve().name}",
-        settings={folder.path.resolve().name: _printed(folder) for folder in folders}
+        settings={folder.path.resolve().name: printed_settings(folder) for folder in folders}
         | {"baselines": {f"{n}: lam, tuned on training slices": f"{t.lam:.3g}" for n, t in evaluation.tuned.items()}},
         blocks={folder.path.resolve().name: folder.read_metrics() for folder in convex},
         evaluation=evaluation.summary,
         scores=evaluation.scores,
         examples=[Example(p.volume, p.slice_index, p.reference, p.images, p.mask) for p in evaluation.pictured],
         figures=place / "figures",
-        curves={folder.path.resolve().name: folder.read_metrics() for folder in others},
+        curves={folder.path.resolve().name: training_rows(folder) for folder in others},
     )
     return evaluation, report
 
 
-def _printed(folder: RunFolder) -> dict[str, str]:
+def printed_settings(folder: RunFolder) -> dict[str, str]:
+    """The settings that decide a run's outcome, by dotted name."""
     settings = folder.settings()
     skipped = "descent." if settings.method == "convex" else "convex."
     flat: dict[str, Any] = flat_settings(settings)

@@ -67,21 +67,7 @@ def training_curve(curves: Mapping[str, Sequence[Row]], levels: Mapping[str, flo
     """
     figure = Figure(figsize=(7.4, 4.0), layout="constrained")
     ax = figure.subplots()
-    spans: list[float] = []
-    for (run, rows), colour, marker in zip(curves.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
-        points = [
-            (float(row["seconds"]), float(row["psnr_validation"]))
-            for row in rows
-            if row.get("seconds") is not None and row.get("psnr_validation") is not None
-        ]
-        if points:
-            seconds, values = zip(*points, strict=True)
-            every = max(1, len(points) // 12)
-            ax.plot(seconds, values, color=colour, marker=marker, markersize=5, markevery=every, label=run)
-            spans += [value for value in seconds if value > 0]
-    if spans and max(spans) > 20 * min(spans):
-        ax.set_xscale("log")
-        _plain_ticks(ax.xaxis)
+    _draw_curves(ax, curves)
     for method, level in (levels or {}).items():
         if level is not None:
             ax.axhline(level, color="#777777", linestyle="--", linewidth=1)
@@ -96,12 +82,39 @@ def training_curve(curves: Mapping[str, Sequence[Row]], levels: Mapping[str, flo
                 fontsize=9,
                 color="#444444",
             )
-    ax.set_xlabel("seconds of training")
-    ax.set_ylabel("validation PSNR (dB)")
     _clean(ax)
     if curves:
         # Above the axes: inside, it would meet a curve or a level sooner or later.
         ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    return figure
+
+
+def quality_and_cost(curves: Mapping[str, Sequence[Row]], costs: Mapping[str, Row]) -> Figure:
+    """Validation PSNR against seconds of training, and what was reached against the memory of a step.
+
+    Args:
+        curves: run -> rows, as `training_curve` takes them.
+        costs: run -> a mapping with `activations_mb` and `psnr_validation`; one without either has no point.
+    """
+    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
+    over_time, over_memory = figure.subplots(1, 2, sharey=True)
+    _draw_curves(over_time, curves)
+    spans: list[float] = []
+    for (run, cost), colour, marker in zip(costs.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+        memory, quality = cost.get("activations_mb"), cost.get("psnr_validation")
+        if memory and quality is not None:
+            over_memory.plot([memory], [quality], color=colour, marker=marker, markersize=9, linestyle="", label=run)
+            spans.append(float(memory))
+    if spans and max(spans) > 5 * min(spans):
+        over_memory.set_xscale("log")
+        _plain_ticks(over_memory.xaxis)
+    over_memory.margins(x=0.12)
+    over_memory.set_xlabel("memory of the tensors of a training step (MB)")
+    for ax in (over_time, over_memory):
+        _clean(ax)
+    handles, labels = over_time.get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, frameon=False, loc="outside upper left", ncols=min(6, len(labels)))
     return figure
 
 
@@ -129,6 +142,27 @@ def method_summary(scores: Sequence[SliceScore]) -> Figure:
     axes[0].set_yticks(range(len(methods)), methods)
     axes[0].set_ylim(len(methods) - 0.5, -0.5)
     return figure
+
+
+def _draw_curves(ax: Any, curves: Mapping[str, Sequence[Row]]) -> None:
+    """Lines of validation PSNR over seconds, one a run, on a log axis where they span much."""
+    spans: list[float] = []
+    for (run, rows), colour, marker in zip(curves.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+        points = [
+            (float(row["seconds"]), float(row["psnr_validation"]))
+            for row in rows
+            if row.get("seconds") is not None and row.get("psnr_validation") is not None
+        ]
+        if points:
+            seconds, values = zip(*points, strict=True)
+            every = max(1, len(points) // 12)
+            ax.plot(seconds, values, color=colour, marker=marker, markersize=5, markevery=every, label=run)
+            spans += [value for value in seconds if value > 0]
+    if spans and max(spans) > 20 * min(spans):
+        ax.set_xscale("log")
+        _plain_ticks(ax.xaxis)
+    ax.set_xlabel("seconds of training")
+    ax.set_ylabel("validation PSNR (dB)")
 
 
 def _gap_panel(ax: Any, blocks: Sequence[Row]) -> None:

@@ -103,6 +103,11 @@ def rows_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll">{table}</div>'
 
 
+def definitions(lines: Sequence[str]) -> str:
+    """A list in small print of what a table's columns mean, escaped."""
+    return f'<ul class="definitions">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
+
+
 def settings_table(settings: Mapping[str, str]) -> str:
     """Names and values, one a row, escaped."""
     body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in settings.items())

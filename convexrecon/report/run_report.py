@@ -48,6 +48,7 @@ def build_report(
     curves: Mapping[str, Sequence[Row]],
     subtitle: str = "",
     figures: str | os.PathLike[str] | None = None,
+    comparison: Section | None = None,
 ) -> None:
     """Write the HTML report. Every part that has nothing to show is left out.
 
@@ -64,13 +65,15 @@ def build_report(
             and optionally `peak_memory_mb`.
         subtitle: one line under the title, e.g. data and date.
         figures: folder for the figures as files of their own, or None.
+        comparison: a section to begin with, in place of the one on the cost of training.
     """
     summary = evaluation or summarize(scores)
     sections = [
+        *([comparison] if comparison else []),
         *_results(summary, scores),
         *_pictures(examples, scores),
         *_certificates(blocks),
-        *_training(blocks, curves),
+        *(_training(blocks, curves) if comparison is None else []),
         *_settings(settings),
     ]
     write_report(path, title, sections, subtitle=subtitle, figures=figures)

@@ -1,0 +1,31 @@
+"""Options that several commands of the command line share, and what their values mean."""
+
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from convexrecon.errors import InputError
+
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness; the same seed gives the same result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+def device_named(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: not available here ({reason}); expected auto or cpu") from None
+    return device
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise InputError(f"--{name}: expected one of {', '.join(choices)}, found {value!r}")
+    return value
