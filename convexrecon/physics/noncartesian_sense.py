@@ -1,0 +1,100 @@
+"""The SENSE forward model for k-space off the grid: radial, spiral, cones, and whatever else."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convexrecon.errors import InputError
+from convexrecon.physics.noncartesian_fourier import NonCartesianFourier
+
+# Complex numbers on the doubled grid at once: 128 MB in single precision, the largest array of `normal`.
+_ELEMENTS_AT_ONCE = 1 << 24
+
+
+@dataclass(frozen=True)
+class NonCartesianSense:
+    """Non-Cartesian SENSE, ``A x = s W^(1/2) F S x``, in 2-D and 3-D; it stands where `Sense` stands.
+
+    With ``sum_c |maps_c|^2 <= 1``, ``||A|| <= 1`` as in `Sense` (to the accuracy of `NonCartesianFourier.scale`).
+    A includes the root of the weights, so that it has an adjoint and ``||A x - y||^2`` is the weighted error:
+    measured samples pass through `weigh` once, before anything else sees them.
+    Pruessmann et al., Magn Reson Med 46:638 (2001), with the weights of its eq. 27.
+
+    Attributes:
+        maps: (B, C, *N) complex sensitivity maps S.
+        fourier: s W^(1/2) F, for one trajectory that all share or for B of them; what it has computed is kept,
+            so one object should serve all slices of a scan.
+
+    Raises:
+        InputError: shapes or devices that do not fit together.
+
+    >>> from convexrecon.physics.trajectories import radial
+    >>> maps = torch.ones(1, 1, 16, 16, dtype=torch.complex64)
+    >>> sense = NonCartesianSense.along(radial((16, 16), shots=30).flatten(0, 1), maps, eps=1e-5)
+    >>> image = torch.randn(1, 16, 16, dtype=torch.complex64)
+    >>> torch.allclose(sense.normal(image), sense.adjoint(sense.forward(image)), atol=1e-3)
+    True
+    """
+
+    maps: Tensor
+    fourier: NonCartesianFourier
+
+    def __post_init__(self) -> None:
+        maps, coordinates = self.maps, self.fourier.coordinates
+        if maps.ndim not in (4, 5) or not maps.is_complex() or 0 in maps.shape:
+            raise InputError(f"maps: expected complex (B, C, *N), not empty; found {maps.dtype} {tuple(maps.shape)}")
+        if tuple(maps.shape[2:]) != tuple(self.fourier.shape):
+            raise InputError(f"maps: of {tuple(maps.shape[2:])} pixels, the trajectory is for {self.fourier.shape}")
+        if coordinates.ndim == 3 and len(coordinates) != len(maps):
+            raise InputError(
+                f"coordinates: {len(coordinates)} trajectories for {len(maps)} sets of maps; expected (samples, "
+                f"{coordinates.shape[-1]}), shared, or one each. Shots of one trajectory are to be flattened: "
+                "coordinates.flatten(0, 1)"
+            )
+        if maps.device != coordinates.device:
+            raise InputError(f"maps: on {maps.device}, but the coordinates are on {coordinates.device}")
+
+    @classmethod
+    def along(
+        cls, coordinates: Tensor, maps: Tensor, weights: Tensor | None = None, *, eps: float = 1e-4
+    ) -> "NonCartesianSense":
+        """The operator of a trajectory (samples, d) or (B, samples, d), cycles per field of view, and its weights."""
+        return cls(maps, NonCartesianFourier(coordinates, tuple(maps.shape[2:]), weights, eps))
+
+    @property
+    def ndim(self) -> int:
+        """Number of image dimensions."""
+        return self.maps.ndim - 2
+
+    def weigh(self, samples: Tensor) -> Tensor:
+        """``s W^(1/2) y``: measured samples (B, C, samples), the image origin at index 0, -> the y of this model."""
+        return self.fourier.weigh(samples)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """A x: image (B, *N) -> samples (B, C, samples), weighted."""
+        return self.fourier.forward(self.maps * image.unsqueeze(1))
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """A^H y: weighted samples (B, C, samples) -> image (B, *N).
+
+        Raises:
+            InputError: not as many samples as coordinates, or coils as maps.
+        """
+        wanted = (*self.maps.shape[:2], self.fourier.coordinates.shape[-2])
+        if tuple(kspace.shape) != wanted:
+            raise InputError(
+                f"kspace: expected (B, C, samples) = {wanted}, shots flattened; found {tuple(kspace.shape)}"
+            )
+        return (self.maps.conj() * self.fourier.adjoint(kspace)).sum(1)
+
+    def normal(self, image: Tensor) -> Tensor:
+        """A^H A x: image (B, *N) -> image (B, *N), by convolution, some coils at a time."""
+        coils = max(1, _ELEMENTS_AT_ONCE // (image.numel() * 2**self.ndim))
+        parts = self.maps.split(coils, dim=1)
+        seen = [(maps.conj() * self.fourier.normal(maps * image.unsqueeze(1))).sum(1) for maps in parts]
+        return torch.stack(seen).sum(0) if len(seen) > 1 else seen[0]
+
+    def to(self, device: torch.device | str) -> "NonCartesianSense":
+        """The same operator on another device."""
+        return NonCartesianSense(self.maps.to(device), self.fourier.to(device))
