@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from convexrecon.errors import InputError
 from convexrecon.physics.conjugate_gradient import conjugate_gradient
 from convexrecon.physics.data_consistency import DataConsistency
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 
 INITIAL_IMAGES = ("zero_filled", "cg_sense")
 # Images that a denoiser may see, the current one always first: what blocks before it smoothed away is in the others.
@@ -59,7 +59,7 @@ class Block(nn.Module):
     def denoise(
         self,
         image: Tensor,
-        sense: Sense,
+        sense: ForwardModel,
         adjoint_kspace: Tensor,
         initial: Tensor,
         *,
@@ -78,7 +78,7 @@ class Block(nn.Module):
             denoised = denoiser(channels)
         return to_complex(denoised) * support(sense)
 
-    def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor, initial: Tensor) -> Tensor:
+    def forward(self, image: Tensor, sense: ForwardModel, adjoint_kspace: Tensor, initial: Tensor) -> Tensor:
         """x (B, *N), A, A^H y (B, *N), the image before the first block (B, *N) -> the next x (B, *N)."""
         denoised = self.denoise(image, sense, adjoint_kspace, initial)
         result: Tensor = self.consistency(denoised, sense, adjoint_kspace)
@@ -111,7 +111,7 @@ class Cascade(nn.Module):
             assert isinstance(block, Block)
             yield block
 
-    def start(self, sense: Sense, adjoint_kspace: Tensor) -> Tensor:
+    def start(self, sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
         """The image before the first block: A^H y (B, *N) -> (B, *N)."""
         if self.initial == "zero_filled":
             return adjoint_kspace
@@ -119,7 +119,7 @@ class Cascade(nn.Module):
             lambda x: sense.normal(x) + 0.01 * x, adjoint_kspace, tolerance=1e-4, max_iterations=10
         ).solution
 
-    def images(self, sense: Sense, kspace: Tensor) -> Iterator[Tensor]:
+    def images(self, sense: ForwardModel, kspace: Tensor) -> Iterator[Tensor]:
         """Yield the image before the first block and after every block, each (B, *N)."""
         adjoint_kspace = sense.adjoint(kspace)
         initial = image = self.start(sense, adjoint_kspace)
@@ -128,7 +128,7 @@ class Cascade(nn.Module):
             image = block(image, sense, adjoint_kspace, initial)
             yield image
 
-    def forward(self, sense: Sense, kspace: Tensor) -> Tensor:
+    def forward(self, sense: ForwardModel, kspace: Tensor) -> Tensor:
         """Undersampled k-space (B, C, *N), scaled, uncentred -> image (B, *N)."""
         image = None
         for image in self.images(sense, kspace):  # noqa: B007
@@ -137,6 +137,6 @@ class Cascade(nn.Module):
         return image
 
 
-def support(sense: Sense) -> Tensor:
+def support(sense: ForwardModel) -> Tensor:
     """1 where any coil map is not zero, (B, *N) float32."""
     return (sense.maps.abs().amax(1) > 0).to(torch.float32)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def conjugate_gradient(
 
 
 def proximal_solve(
-    sense: Sense,
+    sense: ForwardModel,
     adjoint_kspace: Tensor,
     image: Tensor,
     lam: Tensor,
@@ -106,7 +106,7 @@ def proximal_solve(
 class _ProximalSolve(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sense: Sense, adjoint_kspace: Tensor, image: Tensor, lam: Tensor, tol: float, steps: int
+        ctx: Any, sense: ForwardModel, adjoint_kspace: Tensor, image: Tensor, lam: Tensor, tol: float, steps: int
     ) -> Tensor:
         result = conjugate_gradient(
             lambda x: sense.normal(x) + lam * x,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.physics.conjugate_gradient import inner
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ConsistencyPath:
 
 
 def consistency_path(
-    sense: Sense,
+    sense: ForwardModel,
     adjoint_kspace: Tensor,
     image: Tensor,
     target: Tensor,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from convexrecon.errors import InputError
 from convexrecon.physics.conjugate_gradient import conjugate_gradient, proximal_solve
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 
 
 class ProximalDataConsistency(nn.Module):
@@ -39,7 +39,7 @@ class ProximalDataConsistency(nn.Module):
         """The weight of the denoised image."""
         return math.exp(float(self.log_lam.detach()))
 
-    def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor) -> Tensor:
+    def forward(self, image: Tensor, sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
         """z (B, *N), A, A^H y (B, *N) -> x (B, *N)."""
         return proximal_solve(
             sense,
@@ -67,7 +67,7 @@ class GradientDataConsistency(nn.Module):
         """None: a gradient step has a step size, not a weight."""
         return None
 
-    def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor) -> Tensor:
+    def forward(self, image: Tensor, sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
         """z (B, *N), A, A^H y (B, *N) -> x (B, *N)."""
         return image - self.step * (sense.normal(image) - adjoint_kspace)
 
@@ -82,7 +82,7 @@ class NoDataConsistency(nn.Module):
         """None: there is nothing to weigh."""
         return None
 
-    def forward(self, image: Tensor, sense: Sense, adjoint_kspace: Tensor) -> Tensor:
+    def forward(self, image: Tensor, sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
         """z (B, *N) -> z."""
         return image
 
@@ -91,7 +91,7 @@ DataConsistency = ProximalDataConsistency | GradientDataConsistency | NoDataCons
 
 
 def remaining_error(
-    consistency: DataConsistency, error: Tensor, sense: Sense, *, tolerance: float, max_iterations: int
+    consistency: DataConsistency, error: Tensor, sense: ForwardModel, *, tolerance: float, max_iterations: int
 ) -> Tensor:
     """What data consistency leaves of an image error: its linear part B.
 

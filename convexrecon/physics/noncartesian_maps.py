@@ -14,7 +14,7 @@ from convexrecon.physics.noncartesian_fourier import NonCartesianFourier
 from convexrecon.physics.nufft import check_trajectory
 from convexrecon.physics.sensitivity_maps import espirit, walsh
 
-MapsMethod = Literal["walsh", "espirit", "root-sum-of-squares"]
+MapsMethod = Literal["espirit", "walsh", "root-sum-of-squares"]
 
 # The region solved for is this much wider than the one returned: samples near its edge depend on what lies beyond.
 _MARGIN = 1.35
@@ -27,9 +27,9 @@ def noncartesian_maps(
     coordinates: Tensor,
     shape: tuple[int, ...],
     *,
-    method: MapsMethod = "walsh",
+    method: MapsMethod = "espirit",
     calibration: int = 24,
-    threshold: float = 0.05,
+    threshold: float = 0.02,
 ) -> Tensor:
     """Sensitivity maps from the low-resolution centre of k-space: `gridded_calibration`, then a Cartesian method.
 
@@ -37,8 +37,8 @@ def noncartesian_maps(
         samples: (B, C, samples) complex, the image origin at index 0 (see `nufft.uncentre_samples`), unweighted.
         coordinates: (samples, d) real, cycles per field of view; the centre should be fully sampled.
         shape: (y, x) or (z, y, x), in pixels.
-        method: ``walsh`` or ``espirit`` of `sensitivity_maps`, 2-D; or ``root-sum-of-squares``, 2-D and 3-D:
-            low-resolution coil images over the root of their sum of squares, which also take their phase.
+        method: ``espirit`` or ``walsh`` of `sensitivity_maps`, 2-D; or ``root-sum-of-squares``, 2-D and 3-D:
+            low-resolution coil images over the root of their sum of squares, with their phase.
         calibration: side of the central region, in cycles per field of view.
         threshold: pixels below this times the largest root-sum-of-squares are outside; not for ``espirit``.
 
