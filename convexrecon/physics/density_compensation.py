@@ -12,11 +12,12 @@ from convexrecon.physics.nufft import Nufft, check_trajectory
 def pipe_menon(coordinates: Tensor, shape: tuple[int, ...], *, iterations: int = 30, eps: float = 1e-6) -> Tensor:
     """Weights w with ``sum_i w_i psi(k_j - k_i) = 1`` at every sample j, by ``w <- w / (psi * w)``.
 
-    psi is the Fejer kernel, prod_a |sinc|^2-like with zeros at whole cycles: its transform is a triangle
-    that ends where no two pixels of the image are further apart. It is positive, so the iteration is safe; of
-    integral one, so w is an area in units of the Nyquist cell, one cycle squared (cubed): w = 1 on the Cartesian
-    grid. No sample stands for more than one cell, whatever is missing around it, so for an undersampled
-    trajectory ``F^H W F`` is no larger than for a full one, where a ramp would be.
+    psi is the Fejer kernel, with zeros at whole cycles: its transform is a triangle that ends where no two pixels
+    of the image are further apart. It is positive, so the iteration is safe; and of integral one, so w is an area
+    in units of the Nyquist cell, one cycle squared (cubed), up to a tenth less where neighbours are a cycle apart
+    off the axes. On the Cartesian grid w = 1. No sample stands for more than one cell, whatever is missing
+    around it, so that ``F^H W F`` of an undersampled trajectory is no larger than of a full one; areas, as those
+    of a `ramp`, grow instead.
     Pipe and Menon, Magn Reson Med 41:179 (1999); the kernel after Johnson and Pipe, Magn Reson Med 61:439 (2009).
 
     Args:

@@ -108,7 +108,7 @@ def gridded_calibration(samples: Tensor, coordinates: Tensor, shape: tuple[int, 
         turns = (frequency * (n // 2) % n).double() / n
         phase = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns).to(kspace.dtype)
         kspace = kspace.index_select(axis, frequency % m) * phase.view(-1, *[1] * (kspace.ndim - axis - 1))
-    return kspace * math.sqrt(math.prod(low) / math.prod(shape))
+    return kspace
 
 
 def _fit(samples: Tensor, coordinates: Tensor, shape: tuple[int, ...]) -> Tensor:
