@@ -163,8 +163,9 @@ def _largest_eigenvalue(normal: Callable[[Tensor], Tensor], start: Tensor) -> Te
 
 def _convolve(image: Tensor, transfer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Image (B, C, *N) convolved with the real spectrum (B or 1, *2N), cropped to N."""
-    # Axis by axis, so that rows of padding are not transformed and rows to be cropped not transformed back.
-    axes = range(-1, -len(shape) - 1, -1)
+    # Axis by axis, so that rows of padding are not transformed and rows to be cropped not transformed back; the
+    # axis that is furthest apart in memory while the array is small.
+    axes = range(-len(shape), 0)
     for axis in axes:
         image = torch.fft.fft(image, n=2 * shape[axis], dim=axis)
     image = image * transfer.unsqueeze(1)

@@ -8,8 +8,10 @@ from torch import Tensor
 from convexrecon.errors import InputError
 from convexrecon.physics.noncartesian_fourier import NonCartesianFourier
 
-# Complex numbers on the doubled grid at once: 128 MB in single precision, the largest array of `normal`.
-_ELEMENTS_AT_ONCE = 1 << 24
+# Complex numbers on the doubled grid at once, the largest array of `normal`: 2 MB in single precision, about a
+# cache (five times as fast as all coils of a volume at once), and 128 MB on devices that want much to do.
+_ELEMENTS_AT_ONCE = {"cpu": 1 << 18}
+_ELEMENTS_ON_DEVICES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,12 @@ class NonCartesianSense:
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H A x: image (B, *N) -> image (B, *N), by convolution, some coils at a time."""
-        coils = max(1, _ELEMENTS_AT_ONCE // (image.numel() * 2**self.ndim))
-        parts = self.maps.split(coils, dim=1)
-        seen = [(maps.conj() * self.fourier.normal(maps * image.unsqueeze(1))).sum(1) for maps in parts]
-        return torch.stack(seen).sum(0) if len(seen) > 1 else seen[0]
+        elements = _ELEMENTS_AT_ONCE.get(image.device.type, _ELEMENTS_ON_DEVICES)
+        coils = max(1, elements // (image.numel() * 2**self.ndim))
+        total = torch.zeros_like(image)
+        for maps in self.maps.split(coils, dim=1):
+            total = total + (maps.conj() * self.fourier.normal(maps * image.unsqueeze(1))).sum(1)
+        return total
 
     def to(self, device: torch.device | str) -> "NonCartesianSense":
         """The same operator on another device."""

@@ -30,7 +30,7 @@ class Nufft:
     differentiable any number of times with respect to image and samples; coordinates are constants.
 
     Plans (sorted points, the work space of the FFT) are kept in the object and reused while the number of
-    transforms stays the same. A CPU plan takes the number of threads that torch had when it was made.
+    transforms and of torch's threads, or its CUDA stream, stay the same.
 
     Attributes:
         coordinates: (samples, d) real, d = 2 or 3, axes as those of the image, within [-N/2, N/2]; or
@@ -53,7 +53,7 @@ class Nufft:
     coordinates: Tensor
     shape: tuple[int, ...]
     eps: float = 1e-4
-    _plans: dict[tuple[int, bool, torch.dtype], tuple[int, Any]] = field(default_factory=dict, init=False, repr=False)
+    _plans: dict[tuple[int, bool, torch.dtype], tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
     _phases: dict[torch.dtype, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -110,20 +110,20 @@ class Nufft:
         return out.reshape(len(data), *self.shape) if adjoint else phase * out.reshape(len(data), -1)
 
     def _plan(self, entry: int, transforms: int, dtype: torch.dtype, adjoint: bool) -> Any:
-        made, plan = self._plans.get((entry, adjoint, dtype), (0, None))
-        if made == transforms:
-            return plan
-        eps = max(self.eps, _SINGLE_EPS) if dtype == torch.complex64 else self.eps
         device = self.coordinates.device
-        options: dict[str, Any] = {"nthreads": torch.get_num_threads()}
+        options: dict[str, Any] = {"n_trans": transforms}
         if device.type == "cuda":
             stream = torch.cuda.current_stream(device)
-            options = {"gpu_device_id": stream.device_index, "gpu_stream": stream.cuda_stream}
+            options |= {"gpu_device_id": stream.device_index, "gpu_stream": stream.cuda_stream}
+        else:
+            options |= {"nthreads": torch.get_num_threads()}
+        made, plan = self._plans.get((entry, adjoint, dtype), (None, None))
+        if made == options:
+            return plan
         plan = _backend(device).Plan(
             1 if adjoint else 2,
             self.shape,
-            n_trans=transforms,
-            eps=eps,
+            eps=max(self.eps, _SINGLE_EPS) if dtype == torch.complex64 else self.eps,
             isign=1 if adjoint else -1,
             dtype=str(dtype).removeprefix("torch."),
             **options,
@@ -132,7 +132,7 @@ class Nufft:
         angles = 2 * torch.pi * coordinates / coordinates.new_tensor(self.shape)
         points = [axis.contiguous() for axis in angles.to(dtype.to_real()).unbind(-1)]
         plan.setpts(*(points if device.type == "cuda" else [p.numpy() for p in points]))
-        self._plans[entry, adjoint, dtype] = transforms, plan
+        self._plans[entry, adjoint, dtype] = options, plan
         return plan
 
     def _phase(self, dtype: torch.dtype) -> Tensor:
