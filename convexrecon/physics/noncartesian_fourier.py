@@ -122,9 +122,8 @@ class NonCartesianFourier:
         # Twice the field of view has twice the cycles.
         spread = Nufft(2 * coordinates, doubled, self.eps).adjoint(shifted) * 2 ** (d / 2) / self._pixels**0.5
         for axis, size in enumerate(self.shape, 1):
-            # l = -N is no difference of two pixels; without it the spectrum is real.
-            spread.narrow(axis, 0, 1).zero_()
             spread = spread.roll(size, axis)
+        # t is Hermitian; all that the real part drops is at l = -N, which is no difference of two pixels.
         return torch.fft.fftn(spread, dim=tuple(range(1, d + 1))).real
 
     @cached_property
