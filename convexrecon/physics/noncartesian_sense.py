@@ -20,7 +20,9 @@ class NonCartesianSense:
 
     With ``sum_c |maps_c|^2 <= 1``, ``||A|| <= 1`` as in `Sense` (to the accuracy of `NonCartesianFourier.scale`).
     A includes the root of the weights, so that it has an adjoint and ``||A x - y||^2`` is the weighted error:
-    measured samples pass through `weigh` once, before anything else sees them.
+    measured samples pass through `weigh` once, before anything else sees them. Signal from beyond the field of
+    view does not fold as on the grid but leaves streaks that more iterations make worse: multiply coordinates and
+    numbers of pixels by the same factor to make room for it.
     Pruessmann et al., Magn Reson Med 46:638 (2001), with the weights of its eq. 27.
 
     Attributes:
