@@ -86,6 +86,29 @@ def test_proximal_gradients_match_finite_differences() -> None:
     assert torch.autograd.gradcheck(solve, (adjoint_kspace, image, lam), atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(6, 9), (3, 4, 5)])
+def test_implicit_gradients_are_those_of_unrolled_iterations(shape: tuple[int, ...]) -> None:
+    sense = random_sense(shape)
+    found = {}
+    for how in ("implicit", "unrolled"):
+        adjoint_kspace, image = random_image(sense, 2).requires_grad_(), random_image(sense, 3).requires_grad_()
+        lam = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+        if how == "implicit":
+            result = proximal_solve(sense, adjoint_kspace, image, lam, tolerance=1e-13, max_iterations=100)
+        else:
+            rhs = adjoint_kspace + lam * image
+            result = conjugate_gradient(
+                lambda x: sense.normal(x) + lam * x,  # noqa: B023
+                rhs,
+                tolerance=1e-13,
+                max_iterations=100,
+            ).solution
+        loss = (result - random_image(sense, 4)).abs().square().sum()
+        found[how] = torch.autograd.grad(loss, (adjoint_kspace, image, lam))
+    for implicit, unrolled in zip(found["implicit"], found["unrolled"], strict=True):
+        assert float((implicit - unrolled).abs().max()) < 1e-9 * float(unrolled.abs().max())
+
+
 def test_the_proximal_step_minimizes_its_objective() -> None:
     sense = random_sense()
     truth, image = random_image(sense, 4), random_image(sense, 5)
