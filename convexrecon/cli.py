@@ -247,6 +247,11 @@ def main() -> None:
 def _fail(message: str, status: int) -> None:
     if first_to_end() == f"{os.environ.get('RANK', '0')}/program":
         typer.echo(f"error: {message}" if status == 2 else message, err=True)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # At once: threads of a connection that is lost can abort the interpreter's own way out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 
