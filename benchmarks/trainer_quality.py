@@ -22,6 +22,7 @@ from convexrecon.convex.program import ProgramSettings
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.evaluate.compare import evaluate_runs
+from convexrecon.evaluate.training_cost import training_rows
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
 from convexrecon.training.descent_settings import DescentSettings
@@ -89,12 +90,12 @@ def trained(settings: RunSettings, prepared: Path, folder: Path) -> Row:
             "training s": summary["training_seconds"],
             "activations MB": max((r.get("activations_mb") or 0.0) for r in rows),
             "objective": rows[-1].get("objective", rows[-1].get("loss")),
-            "curve": [[r["seconds"], r["psnr_validation"]] for r in rows if r["psnr_validation"] is not None],
         }
         result.write_text(json.dumps(row))
     found: Row = json.loads(result.read_text())
     print(folder.name, {key: value for key, value in found.items() if key != "curve"}, flush=True)
-    return found
+    points = [(row["seconds"], row["psnr_validation"]) for row in training_rows(RunFolder(folder))]
+    return found | {"curve": [(seconds, score) for seconds, score in points if score is not None]}
 
 
 def compare_methods(given: argparse.Namespace) -> Iterator[tuple[str, list[Row]]]:
@@ -132,22 +133,35 @@ def spread(given: argparse.Namespace) -> Iterator[tuple[str, list[Row]]]:
 
 
 def markdown(results: Mapping[str, Sequence[Row]]) -> str:
-    """Mean, standard deviation and range of every figure, a line a method."""
+    """Mean, standard deviation and range of every figure, a line a method.
+
+    Of equal time: the best validation PSNR that a method had by the time that the convex cascade was trained.
+    """
+    convex = [row["training s"] for row in results.get("convex", [])]
+    limit = mean(convex) if convex else float("inf")
+    at = f"validation dB after {limit:.0f} s | " if convex else ""
     lines = [
-        "| method | runs | validation PSNR dB | test PSNR dB | test SSIM | objective x 1000 | training s | step MB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| method | runs | validation PSNR dB | test PSNR dB | test SSIM | {at}loss x 1000 | training s | step MB |",
+        "|---|---:|---:|---:|---:|" + ("---:|" if convex else "") + "---:|---:|---:|",
     ]
     for name, rows in results.items():
         cells = [
             _spread([row["validation PSNR"] for row in rows], 2),
             _spread([row["test PSNR"] for row in rows], 2),
             _spread([row["test SSIM"] for row in rows], 4),
+            *([_by_then([row["curve"] for row in rows], 1.1 * limit)] if convex else []),
             _spread([1000 * row["objective"] for row in rows], 3),
             f"{mean(row['training s'] for row in rows):.0f}",
             f"{max(row['activations MB'] for row in rows):.0f}",
         ]
         lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _by_then(curves: Sequence[Sequence[tuple[float, float]]], limit: float) -> str:
+    best = [max((score for seconds, score in curve if seconds <= limit), default=None) for curve in curves]
+    known = [score for score in best if score is not None]
+    return _spread(known, 2) if len(known) == len(best) else "–"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
