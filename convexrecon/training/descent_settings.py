@@ -32,8 +32,8 @@ class ReversibleSettings:
     Attributes:
         iterations: most fixed-point iterations of the inversion of a residual denoiser.
         checkpoint_every: most blocks between two block inputs that are kept. More are kept where data consistency
-            contracts so much that rounding would exceed the tolerance: every 4 at lam = 0.5, every 2 at 0.05, every
-            one with gradient steps of 1 or more.
+            contracts so much that rounding would exceed the tolerance: every 3 at lam = 0.5, every one at 0.05 or with
+            gradient steps of 1 and more.
         tolerance: relative error of block inputs computed from outputs, as measured, above which they are computed
             from a kept input instead. The gradient's is 10 to 100 times that: where ReLUs switch, it jumps.
     """
