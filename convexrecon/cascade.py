@@ -1,10 +1,13 @@
 """The unrolled network: denoiser and data consistency in turn. One model, whatever trains it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from convexrecon.denoisers.patchwise import Extent, Patching, patching
+from convexrecon.denoisers.residual import with_factor_once
 from convexrecon.errors import InputError
 from convexrecon.physics.conjugate_gradient import conjugate_gradient
 from convexrecon.physics.data_consistency import DataConsistency
@@ -40,6 +43,11 @@ class Block(nn.Module):
         consistency: one of `physics.data_consistency`.
         inputs: the images that the denoiser sees, from `BLOCK_INPUTS`, "image" first.
         precision: "float32", or "bfloat16" for the denoiser's convolutions alone (autocast).
+        patch: most pixels along every axis, or each, that are denoised at a time; None for whole images.
+        halo: pixels that a patch sees beyond them; None for as many as leave the result as it is.
+
+    Raises:
+        InputError: a patch or halo that does not suit the denoiser.
     """
 
     def __init__(
@@ -49,12 +57,26 @@ class Block(nn.Module):
         *,
         inputs: Sequence[str] = ("image",),
         precision: str = "float32",
+        patch: Extent | None = None,
+        halo: Extent | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.consistency = consistency
         self.inputs = tuple(inputs)
         self.precision = precision
+        self.patches: Patching | None = None
+        self.use_patches(patch, halo)
+
+    def use_patches(self, patch: Extent | None, halo: Extent | None = None) -> None:
+        """Denoise patch by patch from now on, or whole images; arguments as of the block.
+
+        Raises:
+            InputError: a patch or halo that does not suit the denoiser, or a halo without a patch.
+        """
+        if patch is None and halo is not None:
+            raise InputError(f"halo: whole images have none; expected a patch with it, found halo = {halo}")
+        self.patches = None if patch is None else patching(self.denoiser, patch, halo)
 
     def denoise(
         self,
@@ -70,6 +92,8 @@ class Block(nn.Module):
         `denoiser` takes the place of the block's own, for one that computes the same in another way.
         """
         denoiser = self.denoiser if denoiser is None else denoiser
+        if self.patches is not None:
+            denoiser = partial(self.patches.apply, with_factor_once(denoiser))
         channels = input_channels({"image": image, "zero_filled": adjoint_kspace, "initial": initial}, self.inputs)
         if self.precision == "bfloat16":
             with torch.autocast(image.device.type, torch.bfloat16):

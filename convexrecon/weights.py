@@ -69,14 +69,20 @@ def _describe(block: Block) -> dict[str, Any]:
     if isinstance(block.consistency, ProximalDataConsistency):
         consistency["iterations"] = block.consistency.iterations
         consistency["tolerance"] = block.consistency.tolerance
-    return {**describe_denoiser(block.denoiser), "inputs": block.inputs, "consistency": consistency}
+    entry = {**describe_denoiser(block.denoiser), "inputs": block.inputs, "consistency": consistency}
+    patches = block.patches
+    return entry if patches is None else entry | {"patch": patches.patch, "halo": patches.halo}
 
 
 def _build(index: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Block:
     prefix = f"blocks.{index}.denoiser."
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return Block(
-        build_denoiser(entry, own), _build_consistency(entry["consistency"]), inputs=entry.get("inputs", ["image"])
+        build_denoiser(entry, own),
+        _build_consistency(entry["consistency"]),
+        inputs=entry.get("inputs", ["image"]),
+        patch=entry.get("patch"),
+        halo=entry.get("halo"),
     )
 
 

@@ -1,7 +1,7 @@
 """What the trained denoisers share: a skip, a branch beside it and, if wanted, a bound on how much that amplifies."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -142,6 +142,14 @@ class ResidualDenoiser(nn.Module):
                 f"{self.kind} denoiser: padding {self.padding!r} with kernel {self.kernel} expects an image of at "
                 f"least {least}, found {tuple(image.shape[2:])}"
             )
+
+
+def with_factor_once(denoiser: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function, what depends on its weights alone computed now and not for every image."""
+    if not isinstance(denoiser, ResidualDenoiser):
+        return denoiser
+    factor, outputs = denoiser.factor(), denoiser.outputs
+    return lambda image: image[:, :outputs] + denoiser.residual(image, factor)
 
 
 def layer_weight(layer: nn.Module) -> Tensor:

@@ -1,13 +1,12 @@
 """The input of a block computed from its output."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from convexrecon.cascade import Block
-from convexrecon.denoisers.residual import ResidualDenoiser
+from convexrecon.denoisers.residual import with_factor_once
 from convexrecon.physics.consistency_inverse import invert_consistency
 from convexrecon.physics.sense import Sense
 
@@ -60,7 +59,7 @@ def invert_block(block: Block, output: Tensor, scan: Scan, *, iterations: int) -
         x (B, *N), and ``||d - denoiser(x)|| / ||d||`` of each sample (B,), not small where the iteration failed.
     """
     denoised = invert_consistency(block.consistency, output, scan.sense, scan.adjoint)
-    denoiser = _frozen(block.denoiser)
+    denoiser = with_factor_once(block.denoiser)
     image = denoised
     # A difference that is not a number is not smaller than anything, and stops its sample too.
     best = torch.full_like(image.real.flatten(1)[:, 0], torch.inf)
@@ -77,11 +76,3 @@ def invert_block(block: Block, output: Tensor, scan: Scan, *, iterations: int) -
             break
         image = torch.where(moving.view(spread), image + (denoised - again), image)
     return image, best
-
-
-def _frozen(denoiser: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The denoiser with its bound computed once, not for every image."""
-    if not isinstance(denoiser, ResidualDenoiser):
-        return denoiser
-    factor, outputs = denoiser.factor(), denoiser.outputs
-    return lambda image: image[:, :outputs] + denoiser.residual(image, factor)

@@ -47,6 +47,10 @@ class ModelSettings:
         initial: image before the first block, "zero_filled" or "cg_sense".
         consistency: "proximal", "gradient" or "none".
         cg_iterations: most conjugate-gradient steps of a proximal step.
+        patch: most pixels along every axis, or each, that are denoised at a time; None for whole images. The memory
+            of denoisers is then that of a patch, in training too, for computing everything inside twice. Hidden
+            channels that features are stacked on are of whole images still.
+        halo: pixels that a patch sees beyond those; None for the receptive field, with which nothing changes.
     """
 
     stacking: Literal["cascade", "features"] = "cascade"
@@ -60,6 +64,8 @@ class ModelSettings:
     initial: Literal["zero_filled", "cg_sense"] = "zero_filled"
     consistency: Literal["proximal", "gradient", "none"] = "proximal"
     cg_iterations: int = 12
+    patch: int | tuple[int, ...] | None = None
+    halo: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.blocks < 0 or self.units < 1 or self.kernel < 1 or self.kernel % 2 == 0:
@@ -79,6 +85,8 @@ class ModelSettings:
             raise InputError(
                 f"model.inputs: expected 'image' first, then any of {BLOCK_INPUTS[1:]}, found {self.inputs}"
             )
+        if self.halo is not None and self.patch is None:
+            raise InputError(f"model.halo: expected model.patch with it, found {self.halo} and no patch")
         if self.stacking == "features" and len(self.inputs) > 1:
             raise InputError(f"model: stacking = 'features' expects inputs = ['image'], found {self.inputs}")
         if self.initial == "zero_filled" and set(self.inputs) >= {"zero_filled", "initial"}:
@@ -292,6 +300,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise InputError(f"{where}: expected a list of strings, found {value!r}")
         return tuple(value)
+    if isinstance(value, list) and any(get_origin(kind) is tuple for kind in get_args(hint)):
+        return tuple(_checked(item, int, where) for item in value)
     accepted = [t for t in (get_args(hint) or (hint,)) if t is not type(None)]
     kind = accepted[0]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -47,7 +47,8 @@ def fit_activations_mb(data: BlockData, cascade: Cascade, index: int, samples: S
         return fit.peak_mb
     model = data.settings.model
     denoiser = GatedDenoiser(solved.gates, solved.solution.weights, constant=data.settings.convex.program.constant)
-    block = Block(denoiser, ProximalDataConsistency(0.1, iterations=model.cg_iterations), inputs=model.inputs)
+    consistency = ProximalDataConsistency(0.1, iterations=model.cg_iterations)
+    block = Block(denoiser, consistency, inputs=model.inputs, patch=model.patch, halo=model.halo)
     batch = stack([part.load(0)] * min(data.settings.batch_size, len(data.slices)))
     image = read_store(part.images(index), keys_of(batch)).to(data.device)
     with LiveMemory(data.device) as applied, torch.no_grad():

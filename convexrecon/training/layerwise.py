@@ -192,7 +192,9 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int, samples: l
         block = next(iter(cascade))
     else:
         denoiser = GatedDenoiser(solved.gates, solved.solution.weights, constant=settings.convex.program.constant)
-        block = Block(denoiser, NoDataConsistency(), inputs=model.inputs).to(data.device)
+        block = Block(denoiser, NoDataConsistency(), inputs=model.inputs, patch=model.patch, halo=model.halo).to(
+            data.device
+        )
         block.consistency = block_consistency(data, cascade, block, index)
         cascade = Cascade([*cascade, block], initial=cascade.initial)
     block.to(data.device)
@@ -234,7 +236,8 @@ def _stack_layer(cascade: Cascade, solved: BlockSolution, samples: list[Tensor],
     for block in cascade:
         assert isinstance(block.denoiser, FeatureStack)
         layers = [block.denoiser.layer(k) for k in range(len(block.denoiser.networks))]
-    return Cascade([Block(FeatureStack([*layers, network]), NoDataConsistency())], initial=cascade.initial)
+    stack, model = FeatureStack([*layers, network]), settings.model
+    return Cascade([Block(stack, NoDataConsistency(), patch=model.patch, halo=model.halo)], initial=cascade.initial)
 
 
 @dataclass

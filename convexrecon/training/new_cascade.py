@@ -38,7 +38,14 @@ def _block(settings: RunSettings, index: int) -> Block:
         spectral=model.spectral,
         generator=generator(seed_of_training(settings), "initial", index),
     )
-    return Block(denoiser, new_consistency(settings), inputs=model.inputs, precision=settings.descent.precision)
+    return Block(
+        denoiser,
+        new_consistency(settings),
+        inputs=model.inputs,
+        precision=settings.descent.precision,
+        patch=model.patch,
+        halo=model.halo,
+    )
 
 
 def new_consistency(settings: RunSettings) -> DataConsistency:
