@@ -1,7 +1,8 @@
 """Hyperplane arrangements: gates, the sign patterns they cut the patches into, and how they are drawn."""
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ SMALLEST_VARIANCE = 1e-7
 
 # Gates whose responses are in memory at a time; a multiple of eight, so that their patterns fill whole bytes.
 GATES_DECIDED = 64
+# Pixels whose responses are in memory at a time: those of a 512 x 512 image, a few slices of a volume.
+PIXELS_DECIDED = 2**18
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -57,7 +60,16 @@ class Gates:
         Evaluated in float32 whatever the precision of the features: which gates are open is part of the
         network, and an independent float64 measurement must see the same ones.
         """
-        return torch.cat([group._decided(features) for group in self.groups()], 1)
+        bands = [open_ for _, open_ in self.bands(features)]
+        return bands[0] if len(bands) == 1 else torch.cat(bands, 2)
+
+    def bands(self, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """`patterns`, some rows of the first image axis at a time: which rows, and (B, P, rows, ..) bool.
+
+        Patterns are decided in these bands everywhere, for the same reason as in `groups`.
+        """
+        for rows in row_bands(features.shape[2:]):
+            yield rows, torch.cat([group._decided(features, rows) for group in self.groups()], 1)
 
     def groups(self) -> "list[Gates]":
         """These gates, `GATES_DECIDED` at a time: however many there are, few responses are held in float32.
@@ -67,8 +79,8 @@ class Gates:
         starts = range(0, max(len(self), 1), GATES_DECIDED)
         return [self.select(slice(start, start + GATES_DECIDED)) for start in starts]
 
-    def _decided(self, features: Tensor) -> Tensor:
-        responses = convolve(features.float(), self.filters.float())
+    def _decided(self, features: Tensor, rows: slice) -> Tensor:
+        responses = convolve_rows(features, self.filters.float(), rows)
         return responses >= self.offsets.float().view(1, -1, *[1] * (features.ndim - 2))
 
     def select(self, keep: Tensor | slice) -> "Gates":
@@ -86,6 +98,24 @@ def convolve(features: Tensor, filters: Tensor) -> Tensor:
     # TF32 would change which gates are open and spoil the certificates.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return CONVOLUTIONS[len(kernel)](features, filters, padding=tuple(size // 2 for size in kernel))
+
+
+def row_bands(shape: Sequence[int]) -> list[slice]:
+    """The rows of the first axis of an image of `shape`, about `PIXELS_DECIDED` pixels at a time.
+
+    >>> row_bands((4, 512, 256))
+    [slice(0, 2, None), slice(2, 4, None)]
+    """
+    rows = max(1, PIXELS_DECIDED // max(1, math.prod(shape[1:])))
+    return [slice(start, min(start + rows, shape[0])) for start in range(0, max(shape[0], 1), rows)]
+
+
+def convolve_rows(features: Tensor, filters: Tensor, rows: slice) -> Tensor:
+    """Some rows of the first axis of `convolve`, in the filters' precision: (B, C, *N), (F, C, *k) -> (B, F, n, ..)."""
+    half = filters.shape[2] // 2
+    start, stop = max(rows.start - half, 0), min(rows.stop + half, features.shape[2])
+    responses = convolve(features[:, :, start:stop].to(filters.dtype), filters)
+    return responses[:, :, rows.start - start : rows.stop - start]
 
 
 def joined(first: Gates, second: Gates) -> Gates:
@@ -168,8 +198,9 @@ def _inverse_root_covariance(samples: Sequence[Tensor], kernel: tuple[int, ...])
     basis = torch.eye(size).view(size, samples[0].shape[1], *kernel)
     for sample in samples:
         for image in sample.split(1):
-            patches = convolve(image, basis.to(image)).flatten(2)[0].double()
-            covariance += (patches @ patches.T).cpu()
+            for rows in row_bands(image.shape[2:]):
+                patches = convolve_rows(image, basis.to(image), rows).flatten(2)[0].double()
+                covariance += (patches @ patches.T).cpu()
     values, vectors = torch.linalg.eigh(covariance)
     root = values.clamp_min(SMALLEST_VARIANCE * float(values[-1])).rsqrt()
     return ((vectors * root) @ vectors.T).float()
@@ -180,21 +211,27 @@ def _unit_response(filters: Tensor, samples: Sequence[Tensor]) -> Tensor:
     power = torch.zeros(filters.shape[0], dtype=torch.float64)
     pixels = 0
     for sample in samples:
-        responses = convolve(sample, filters.to(sample))
-        power += responses.double().square().transpose(0, 1).flatten(1).sum(1).cpu()
-        pixels += responses[:, 0].numel()
+        for rows in row_bands(sample.shape[2:]):
+            responses = convolve_rows(sample, filters.to(sample), rows)
+            power += responses.double().square().transpose(0, 1).flatten(1).sum(1).cpu()
+            pixels += responses[:, 0].numel()
     rms = (power / pixels).sqrt().clamp_min(1e-12).to(filters.dtype)
     return filters / rms.view(-1, *[1] * (filters.ndim - 1))
 
 
 def _distinct(gates: Gates, samples: Sequence[Tensor], seen: set[bytes]) -> Tensor:
     """Indices of gates that open somewhere and whose pattern is not in `seen`, which is extended."""
-    rows = [gates.to(sample.device).patterns(sample).transpose(0, 1).flatten(1).cpu() for sample in samples]
-    patterns = torch.cat(rows, 1)
+    codes = [hashlib.blake2b(digest_size=32) for _ in range(len(gates))]
+    opens = torch.zeros(len(gates), dtype=torch.bool)
+    for sample in samples:
+        for _, open_ in gates.to(sample.device).bands(sample):
+            patterns = open_.transpose(0, 1).flatten(1).cpu()
+            opens |= patterns.any(1)
+            for code, pattern in zip(codes, patterns, strict=True):
+                code.update(pattern.numpy().tobytes())
     keep = []
-    for index, pattern in enumerate(patterns):
-        code = pattern.numpy().tobytes()
-        if bool(pattern.any()) and code not in seen:
-            seen.add(code)
+    for index, code in enumerate(codes):
+        if bool(opens[index]) and code.digest() not in seen:
+            seen.add(code.digest())
             keep.append(index)
     return torch.tensor(keep, dtype=torch.int64)

@@ -1,12 +1,13 @@
 """Where the filters of gates can come from: Gaussian ones, zero-mean ones, pieces of the data, all of them."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from convexrecon.convex.arrangements import FilterDraw, gaussian_filters
-from convexrecon.convex.patches import image_patches
+from convexrecon.convex.patches import patch_bands
 from convexrecon.errors import InputError
 
 
@@ -44,9 +45,18 @@ def patch_filters(samples: Sequence[Tensor], count: int, kernel: tuple[int, ...]
         image = images[index]
         inside = image[0].abs().amax(0).flatten().nonzero().squeeze(1)
         places = inside[torch.randint(len(inside), (len(wanted),), generator=generator).to(inside.device)]
-        patches = image_patches(image, kernel, constant=False)[:, places]
-        filters[wanted] = patches.T.reshape(-1, *filters.shape[1:]).to(filters)
+        filters[wanted] = _patches_at(image, kernel, places).T.reshape(-1, *filters.shape[1:]).to(filters)
     return filters * signs.view(-1, *[1] * (filters.ndim - 1))
+
+
+def _patches_at(image: Tensor, kernel: tuple[int, ...], places: Tensor) -> Tensor:
+    """The patches at some pixels of an image (1, C, *N), in their order: (d, places)."""
+    found, done = image.new_empty(image.shape[1] * math.prod(kernel), len(places)), 0
+    for band in patch_bands(image, kernel, constant=False):
+        here = ((places >= done) & (places < done + band.shape[1])).nonzero().squeeze(1)
+        found[:, here] = band[:, places[here] - done]
+        done += band.shape[1]
+    return found
 
 
 def patch_difference_filters(

@@ -70,7 +70,7 @@ def float32_parts(
                     packed = patterns.packed(position, image.features)
                     yield fused_part(image, packed, len(gates), gates.kernel, constant, products)
                 else:
-                    known = partial(patterns.of, position)
+                    known = partial(patterns.bands, position)
                     chunk = _chunk(image, gates, constant)
                     for part in pixel_chunks(image, gates, constant, torch.float32, chunk, known):
                         yield Part(part, part.target, part.target.shape[1])

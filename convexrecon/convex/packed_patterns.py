@@ -1,11 +1,13 @@
 """Which gates are open where, a bit each."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.arrangements import Gates, row_bands
 
 
 def pack_patterns(open_: Tensor) -> Tensor:
@@ -44,14 +46,20 @@ class RememberedPatterns:
     _kept: dict[int, Tensor] = field(default_factory=dict)
     _bytes: int = 0
 
-    def of(self, position: int, features: Tensor) -> Tensor:
-        """Patterns of the image at `position` in the data set: (1, C, *N) -> (1, P, *N) bool."""
-        packed = self._kept.get(position)
-        if packed is not None:
-            return unpack_patterns(packed, len(self.gates)).view(1, -1, *features.shape[2:])
-        open_ = self.gates.patterns(features)
-        self._keep(position, pack_patterns(open_[0].flatten(1)))
-        return open_
+    def bands(self, position: int, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Patterns of the image (1, C, *N) at `position` in the data set, as `Gates.bands` gives them."""
+        packed, shape = self._kept.get(position), features.shape[2:]
+        if packed is None:
+            decided = []
+            for rows, open_ in self.gates.bands(features):
+                decided.append(pack_patterns(open_[0].flatten(1)))
+                yield rows, open_
+            self._keep(position, torch.cat(decided, 1))
+            return
+        inside = math.prod(shape[1:])
+        for rows in row_bands(shape):
+            open_ = unpack_patterns(packed[:, rows.start * inside : rows.stop * inside], len(self.gates))
+            yield rows, open_.view(1, -1, rows.stop - rows.start, *shape[1:])
 
     def packed(self, position: int, features: Tensor) -> Tensor:
         """The same as bits, (ceil(P / 8), n) uint8, n all pixels: never all of them unpacked."""

@@ -93,7 +93,7 @@ def pixel_chunks(
     constant: bool,
     precision: torch.dtype,
     chunk: int | None = None,
-    patterns: Callable[[Tensor], Tensor] | None = None,
+    patterns: Callable[[Tensor], Iterable[tuple[slice, Tensor]]] | None = None,
 ) -> Iterator[PatchMap]:
     """The pixels of a batch that count, at most `chunk` at a time, never two images at once.
 
@@ -103,19 +103,18 @@ def pixel_chunks(
         constant: whether the last feature is the constant 1.
         precision: of patches, patterns and targets; the patterns are decided in float32 always.
         chunk: most pixels of a chunk; `pixels_per_chunk` if None.
-        patterns: gives the gates' patterns of an image (1, C, *N) as (1, P, *N) bool, if known.
+        patterns: gives the gates' patterns of an image (1, C, *N) as `Gates.bands` does, if known.
     """
     chunk = chunk or pixels_per_chunk(batch, gates)
     for index in range(batch.features.shape[0]):
         features = batch.features[index : index + 1]
-        open_ = (patterns or gates.patterns)(features)[0].flatten(1)
         target = batch.target[index].flatten(1)
         keep = None if batch.rows is None else batch.rows[index].flatten()
         done = 0
-        for band in patch_bands(features.to(precision), gates.kernel, constant):
+        for band, open_ in _banded(features, precision, gates, constant, patterns or gates.bands):
             here = slice(done, done + band.shape[1])
             done += band.shape[1]
-            parts = (band, open_[:, here], target[:, here])
+            parts = (band, open_, target[:, here])
             if keep is not None:
                 chosen = keep[here].nonzero().squeeze(1)
                 parts = (parts[0][:, chosen], parts[1][:, chosen], parts[2][:, chosen])
@@ -127,6 +126,21 @@ def pixel_chunks(
                 )
 
 
+def _banded(
+    features: Tensor,
+    precision: torch.dtype,
+    gates: Gates,
+    constant: bool,
+    patterns: Callable[[Tensor], Iterable[tuple[slice, Tensor]]],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Patches (d, n) and patterns (P, n) of all pixels of an image, in order, a band of rows at a time."""
+    for rows, open_ in patterns(features):
+        decided, done = open_[0].flatten(1), 0
+        for band in patch_bands(features.to(precision), gates.kernel, constant, rows):
+            yield band, decided[:, done : done + band.shape[1]]
+            done += band.shape[1]
+
+
 def pixels_per_chunk(batch: BlockBatch, gates: Gates) -> int:
     """Most pixels whose patches (d, n) and responses (P m, n) suit the memory next to the arithmetic of the device."""
     if batch.features.device.type == "cpu":
@@ -135,16 +149,20 @@ def pixels_per_chunk(batch: BlockBatch, gates: Gates) -> int:
     return max(64, min(PIXELS_ON_DEVICE, ENTRIES_ON_DEVICE // widest))
 
 
-def patch_bands(features: Tensor, kernel: tuple[int, ...], constant: bool) -> Iterator[Tensor]:
-    """`image_patches` of one image, some rows of it at a time, so that their patches stay small."""
+def patch_bands(
+    features: Tensor, kernel: tuple[int, ...], constant: bool, within: slice | None = None
+) -> Iterator[Tensor]:
+    """`image_patches` of one image, or of the rows `within`, some rows at a time, so that their patches stay small."""
     entries = features[0].numel() // features.shape[2] * math.prod(kernel)
     most = BAND_ENTRIES if features.device.type == "cpu" else ENTRIES_ON_DEVICE
     rows = max(1, most // entries)
-    half = kernel[0] // 2
-    padded = F.pad(features, [0, 0] * (features.ndim - 3) + [half, half])
-    for start in range(0, features.shape[2], rows):
-        stop = min(start + rows, features.shape[2])
-        yield image_patches(padded[:, :, start : stop + 2 * half], kernel, constant, padded_rows=True)
+    half, size = kernel[0] // 2, features.shape[2]
+    first, last = (0, size) if within is None else (within.start, within.stop)
+    for start in range(first, last, rows):
+        stop = min(start + rows, last)
+        seen = features[:, :, max(start - half, 0) : stop + half]
+        missing = [max(half - start, 0), max(stop + half - size, 0)]
+        yield image_patches(F.pad(seen, [0, 0] * (features.ndim - 3) + missing), kernel, constant, padded_rows=True)
 
 
 def image_patches(features: Tensor, kernel: tuple[int, ...], constant: bool, *, padded_rows: bool = False) -> Tensor:

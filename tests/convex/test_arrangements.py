@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from convexrecon.convex.arrangements import Gates, draw_gates
+from convexrecon.convex.patches import BlockBatch, pixel_chunks
+from convexrecon.convex.sufficient_statistics import accumulate
 from convexrecon.errors import InputError
+from convexrecon.training.live_memory import LiveMemory
 
 
 def samples(seed: int = 0, count: int = 3) -> list[torch.Tensor]:
@@ -86,3 +89,45 @@ def test_the_draw_depends_on_the_generator_alone() -> None:
 def test_sizes_out_of_range_are_refused(count: int, kernel: tuple[int, int], scale: float) -> None:
     with pytest.raises(InputError, match="expected count >= 1, odd kernel"):
         draw_gates(samples(), count, kernel, torch.Generator(), offset_scale=scale)
+
+
+@pytest.mark.parametrize("shape", [(23,), (11, 9), (7, 5, 6)])
+def test_patterns_and_patches_of_bands_are_those_of_the_image(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = torch.Generator().manual_seed(5)
+    kernel = (5, 3, 3)[: len(shape)]
+    # Multiples of 1/4: sums without rounding, so that gates on their borders decide alike.
+    gates = Gates(*((4 * torch.randn(size, generator=rng)).round() / 4 for size in ((6, 2, *kernel), (6,))))
+    image = (4 * torch.randn(2, 2, *shape, generator=rng)).round() / 4
+    rows = torch.rand(2, 1, *shape, generator=rng) < 0.7
+    batch = BlockBatch(image, image, rows)
+
+    def columns() -> list[torch.Tensor]:
+        chunks = list(pixel_chunks(batch, gates, True, torch.float64))
+        return [torch.cat([getattr(chunk, name) for chunk in chunks], 1) for name in ("patches", "open", "target")]
+
+    patterns, whole = gates.patterns(image), columns()
+    drawn = draw_gates([image], 5, kernel, torch.Generator().manual_seed(0), whitened=0.5)
+    monkeypatch.setattr("convexrecon.convex.arrangements.PIXELS_DECIDED", 2 * image[0, 0, 0].numel())
+    assert len(list(gates.bands(image))) == -(-shape[0] // 2)
+    assert torch.equal(gates.patterns(image), patterns)
+    assert all(torch.equal(found, expected) for found, expected in zip(columns(), whole, strict=True))
+    again = draw_gates([image], 5, kernel, torch.Generator().manual_seed(0), whitened=0.5)
+    torch.testing.assert_close(again.filters, drawn.filters)
+
+
+def test_memory_of_gates_and_statistics_does_not_follow_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convexrecon.convex.arrangements.PIXELS_DECIDED", 1024)
+    rng, taken = torch.Generator().manual_seed(6), []
+    for depth in (8, 24):
+        image = torch.randn(1, 2, depth, 16, 16, generator=rng)
+        with LiveMemory(torch.device("cpu")) as drawing:
+            gates = draw_gates([image], 24, (3, 3, 3), torch.Generator().manual_seed(0))
+        with LiveMemory(torch.device("cpu")) as summing:
+            accumulate([BlockBatch(image, image)], gates, collected=2048)
+        taken.append((drawing.peak_mb, summing.peak_mb))
+    image_mb = 16 * 16 * 16 * 2 * 4 / 1e6
+    # Responses of 24 gates to an image take twelve times its bytes, patches of it 27.5 times.
+    assert taken[1][0] - taken[0][0] < image_mb
+    assert taken[1][1] - taken[0][1] < 2 * image_mb
