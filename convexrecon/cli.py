@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from convexrecon.cli_options import AsJson, Device, Quiet, Seed, device_named, one_of
+from convexrecon.cli_options import AsJson, Device, Quiet, Seed, device_named, one_of, patch_size
 from convexrecon.cli_trainers import compare, fit_memory
 from convexrecon.errors import InputError, RankLostError
 from convexrecon.interruption import deliver_swallowed_interrupts
@@ -159,6 +159,10 @@ def reconstruct(
     run: Annotated[Path, typer.Argument(help="Run folder of a trained model.")],
     file: Annotated[Path, typer.Argument(help="fastMRI-style file, fully sampled or undersampled.")],
     out: Annotated[Path, typer.Option(help="HDF5 file for the images.")],
+    patch: Annotated[
+        str | None,
+        typer.Option(help="Pixels denoised at a time: 64, or 64,48, or whole; as in training by default."),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -166,7 +170,12 @@ def reconstruct(
     """Reconstruct a scan; a fully sampled one is undersampled as in training, and the result scored."""
     from convexrecon.reconstruct import reconstruct_file
 
-    result = reconstruct_file(run, file, out, device=device_named(device), progress=not (quiet or as_json))
+    chosen: tuple[int, ...] | int | Literal["as trained"] | None = "as trained"
+    if patch is not None:
+        chosen = patch_size(patch)
+    result = reconstruct_file(
+        run, file, out, patch=chosen, device=device_named(device), progress=not (quiet or as_json)
+    )
     if as_json:
         typer.echo(json.dumps(asdict(result), default=str))
     else:

@@ -25,6 +25,21 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+def patch_size(text: str) -> tuple[int, ...] | int | None:
+    """Pixels of a patch: "64" along every axis, "64,48" along each, "whole" for None.
+
+    Raises:
+        InputError: anything else.
+    """
+    if text == "whole":
+        return None
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--patch: expected pixels as in 64 or 64,48, or whole, found {text!r}") from None
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
     if value not in choices:
         raise InputError(f"--{name}: expected one of {', '.join(choices)}, found {value!r}")

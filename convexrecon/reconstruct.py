@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from convexrecon.data.atomic_hdf5 import atomic_hdf5
 from convexrecon.data.dataset import undersample
 from convexrecon.data.fastmri import ScanInfo, read_kspace, read_scan_info
 from convexrecon.data.preparation import PreparationSettings, crop_oversampling, prepare_slice
+from convexrecon.denoisers.patchwise import Extent
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import SliceScore, score_volume
 from convexrecon.physics.fourier import centred_ifft, crop_centre
@@ -71,6 +73,7 @@ def reconstruct_file(
     file: Path | str,
     out: Path | str,
     *,
+    patch: Extent | Literal["as trained"] | None = "as trained",
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Reconstruction:
@@ -88,15 +91,21 @@ def reconstruct_file(
         run: run folder.
         file: fastMRI-style scan.
         out: HDF5 file for the images.
+        patch: most pixels along every axis, or each, that are denoised at a time, with a halo that leaves the images as
+            they are; None for whole images.
         device: where to compute.
         progress: whether to show a bar.
 
     Raises:
-        InputError: not a trained run, a scan that cannot be read, no calibration region in its mask.
+        InputError: not a trained run, a scan that cannot be read, no calibration region in its mask, a patch that does
+            not suit the denoisers.
     """
     folder, target = RunFolder(Path(run)), torch.device(device)
     settings = folder.settings()
     cascade = load_cascade(folder.weights)[0].to(target)
+    if patch != "as trained":
+        for block in cascade:
+            block.use_patches(patch)
     info = read_scan_info(file)
     if Path(out).resolve() == info.path.resolve():
         raise InputError(f"{out}: is the scan itself; expected another file for the images")
