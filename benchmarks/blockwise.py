@@ -51,15 +51,14 @@ def volume(size: int, coils: int) -> Batch:
     axes = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 3, indexing="ij")
     noise = torch.randn(1, 1, *[max(2, size // 4)] * 3, generator=rng)
     smooth = torch.nn.functional.interpolate(noise, shape, mode="trilinear")[0, 0]
-    ball = (sum(axis.square() for axis in axes) < 0.8).float()
+    ball = (torch.stack(axes).square().sum(0) < 0.8).float()
     target = ((1 + 0.3 * smooth) * ball).to(torch.complex64)
     angles = [2 * math.pi * coil / coils for coil in range(coils)]
     centres = [(math.sin(angle), math.cos(angle), math.sin(2 * angle)) for angle in angles]
-    profiles = [
-        torch.exp(-sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True)) / 2 + 1j * angle)
-        for centre, angle in zip(centres, angles, strict=True)
-    ]
-    maps = torch.stack(profiles)
+    away = [(torch.stack(axes) - torch.tensor(centre).view(3, 1, 1, 1)).square().sum(0) for centre in centres]
+    maps = torch.stack(
+        [torch.polar(torch.exp(-far / 2), torch.full_like(far, a)) for far, a in zip(away, angles, strict=True)]
+    )
     maps = (maps / maps.abs().square().sum(0).sqrt())[None]
     mask = (torch.rand(1, 1, *shape, generator=rng) < 0.5).float()
     kspace = Sense(maps, mask).forward(target[None])
@@ -83,13 +82,13 @@ def measure(model: Cascade, method: str, patch: int | None, batch: Batch) -> Mea
     copy, device = deepcopy(model), batch.kspace.device
     for block in copy:
         block.use_patches(patch)
-    descent = TRAINERS[method](copy, DescentSettings(clip=1e9, learning_rate=0.0), Ranks())
+    descent = TRAINERS[method](copy, DescentSettings(clip=1e9), Ranks())
     with LiveMemory(device) as memory:
         descent.step(Portion(batch), StepClock(device))
+    gradient = torch.cat([parameter.grad.flatten() for parameter in copy.parameters() if parameter.grad is not None])
     clock = StepClock(device)
     descent.step(Portion(batch), clock)
-    gradients = [parameter.grad.flatten() for parameter in copy.parameters() if parameter.grad is not None]
-    return Measured(memory.peak_mb, sum(clock.seconds.values()), torch.cat(gradients))
+    return Measured(memory.peak_mb, sum(clock.seconds.values()), gradient)
 
 
 def row(size: int, name: str, found: Measured, expected: Measured) -> str:

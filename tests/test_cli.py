@@ -101,6 +101,9 @@ def test_from_nothing_to_a_certified_reconstruction(shell: Shell, tmp_path: Path
     result = json.loads(shell("reconstruct", run, scan, "--out", tmp_path / "r.h5", "--json"))
     assert result["retrospective"]
     assert result["psnr"] > 15
+    pieces = ("reconstruct", run, scan, "--out", tmp_path / "r.h5", "--json", "--patch")
+    assert json.loads(shell(*pieces, "20,16"))["psnr"] == pytest.approx(result["psnr"], abs=0.01)
+    assert "--patch: expected pixels as in 64 or 64,48, or whole, found 'big'" in shell.refused(*pieces, "big")
     evaluated = json.loads(shell("evaluate", run, "--data", prepared, "--no-baselines", "--json"))["evaluation"]
     assert set(evaluated) == {"convex"}
     summary = json.loads((run / "summary.json").read_text())
