@@ -92,7 +92,6 @@ def relu_start(
         assert isinstance(block.denoiser, GatedDenoiser)
         denoiser, chosen = _relu_denoiser(block.denoiser, seen, sharpness)
         made = Block(denoiser, _learned(block.consistency), inputs=block.inputs).to(images[0].device)
-        made.patches = block.patches
         exact = [block.denoiser.correction(channels) for channels in seen]
         found = [made.denoiser.residual(channels) for channels in seen]  # type: ignore[operator]
         for position, ((sense, _), adjoint, initial) in enumerate(zip(samples, adjoints, initials, strict=True)):

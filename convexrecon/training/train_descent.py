@@ -108,8 +108,9 @@ def cascade_of_run(settings: RunSettings, train: PreparedSlices) -> Cascade:
     started = relu_start(
         convex, [(batch.sense, batch.kspace) for batch in chosen], sharpness=[options.start_sharpness]
     ).cascade
-    if not options.learn_consistency:
-        for block in started:
+    for block in started:
+        block.use_patches(model.patch, model.halo)
+        if not options.learn_consistency:
             block.consistency.requires_grad_(False)
     return started
 

@@ -25,7 +25,7 @@ from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.step_clock import StepClock
 from convexrecon.training.train import train
-from convexrecon.training.train_descent import TRAINERS
+from convexrecon.training.train_descent import TRAINERS, cascade_of_run
 from convexrecon.weights import load_cascade, save_cascade
 
 CPU = torch.device("cpu")
@@ -155,3 +155,15 @@ def test_a_halo_alone_is_refused_and_one_too_small_is_kept_in_the_file(tmp_path:
     with pytest.warns(UserWarning, match="smaller than the receptive field"):
         (loaded,) = load_cascade(tmp_path / "w.safetensors")[0]
     assert loaded.patches == block.patches
+
+
+def test_a_start_from_a_convex_run_takes_the_patches_asked_for(
+    prepared: Path, small_run: RunSettings, tmp_path: Path
+) -> None:
+    train(small_run, prepared, tmp_path / "convex", progress=False)
+    data = PreparedSlices(prepared, small_run.mask)
+    options = DescentSettings(start_run=str(tmp_path / "convex"))
+    settings = replace(small_run, method="end_to_end", descent=options)
+    whole = cascade_of_run(settings, data)
+    cut = cascade_of_run(replace(settings, model=replace(settings.model, patch=16)), data)
+    assert [block.patches is None for block in (*whole, *cut)] == [True, True, False, False]
