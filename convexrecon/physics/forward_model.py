@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 class ForwardModel(Protocol):
-    """A linear model A of norm about one, as `sense.Sense` and `noncartesian_sense.NonCartesianSense` are."""
+    """A linear model A of norm about one, as `Sense`, `NonCartesianSense` and `CineSense` are."""
 
     @property
     def maps(self) -> Tensor:
-        """(B, C, *N) complex sensitivity maps; zero outside the object."""
+        """(B, C, *N) complex sensitivity maps, an axis of 1 where they are constant along it; zero outside the object."""
 
     @property
     def ndim(self) -> int:

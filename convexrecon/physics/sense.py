@@ -59,7 +59,15 @@ class Sense:
         return self.mask * fft(self.maps * image.unsqueeze(1), self.ndim)
 
     def adjoint(self, kspace: Tensor) -> Tensor:
-        """A^H y: k-space (B, C, *N) -> image (B, *N)."""
+        """A^H y: k-space (B, C, *N) -> image (B, *N).
+
+        Raises:
+            InputError: k-space whose shape is not that of the maps.
+        """
+        if kspace.shape != self.maps.shape:
+            raise InputError(
+                f"kspace: expected the shape of the maps {tuple(self.maps.shape)}, found {tuple(kspace.shape)}"
+            )
         return (self.maps.conj() * ifft(self.mask * kspace, self.ndim)).sum(1)
 
     def normal(self, image: Tensor) -> Tensor:
