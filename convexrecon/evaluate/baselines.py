@@ -10,12 +10,12 @@ from torch import Tensor
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.conjugate_gradient import conjugate_gradient
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 
-Sample = tuple[Sense, Tensor, Tensor]
-"""Operator, k-space (B, C, *N) and target (B, *N) of one or more slices."""
+Sample = tuple[ForwardModel, Tensor, Tensor]
+"""Operator, its k-space and target (B, *N) of one or more slices, volumes or series."""
 
-Reconstruction = Callable[[Sense, Tensor, float], Tensor]
+Reconstruction = Callable[[ForwardModel, Tensor, float], Tensor]
 """(operator, k-space, lam) -> image (B, *N)."""
 
 
@@ -34,31 +34,34 @@ class Tuning:
     curve: tuple[tuple[float, float], ...]
 
 
-def zero_filled(sense: Sense, kspace: Tensor) -> Tensor:
-    """A^H y: the missing samples taken as zero, coils combined by their maps.
+def zero_filled(sense: ForwardModel, kspace: Tensor) -> Tensor:
+    """A^H y: the missing samples taken as zero, coils combined by their maps; off the grid, gridding.
 
     Args:
         sense: the operator A.
-        kspace: y, (B, C, *N) complex, uncentred, zero where not sampled.
+        kspace: y, (B, C, *N) complex, uncentred, zero where not sampled; or (B, C, samples), weighted once by
+            `NonCartesianSense.weigh`.
 
     Returns:
         (B, *N) complex, in the units of y.
 
     Raises:
-        InputError: k-space whose shape is not that of the maps.
+        InputError: k-space of a shape that the operator does not have.
     """
-    _check(sense, kspace)
     return sense.adjoint(kspace)
 
 
-def cg_sense(sense: Sense, kspace: Tensor, lam: float, iterations: int = 30, *, tolerance: float = 1e-5) -> Tensor:
+def cg_sense(
+    sense: ForwardModel, kspace: Tensor, lam: float, iterations: int = 30, *, tolerance: float = 1e-5
+) -> Tensor:
     """``argmin_x ||A x - y||^2 + lam ||x||^2`` by conjugate gradients on the normal equations.
 
     Pruessmann et al., Magn Reson Med 46:638 (2001), with Tikhonov regularization.
 
     Args:
         sense: the operator A.
-        kspace: y, (B, C, *N) complex, uncentred, zero where not sampled.
+        kspace: y, (B, C, *N) complex, uncentred, zero where not sampled; or (B, C, samples), weighted once by
+            `NonCartesianSense.weigh`.
         lam: weight of the penalty, at least 0; relative to ``||A||^2 <= 1``.
         iterations: most CG steps.
         tolerance: relative residual at which a slice stops.
@@ -67,9 +70,8 @@ def cg_sense(sense: Sense, kspace: Tensor, lam: float, iterations: int = 30, *, 
         (B, *N) complex, in the units of y.
 
     Raises:
-        InputError: a negative `lam`, or k-space whose shape is not that of the maps.
+        InputError: a negative `lam`, or k-space of a shape that the operator does not have.
     """
-    _check(sense, kspace)
     if not lam >= 0:
         raise InputError(f"cg_sense: expected lam >= 0, found {lam}")
     return conjugate_gradient(
@@ -89,7 +91,7 @@ def tune(
     points: int = 7,
     refinements: int = 5,
 ) -> Tuning:
-    """Choose lam by the mean PSNR over training slices: a geometric grid, then golden section in log lam.
+    """Choose lam by the mean PSNR over training images: a geometric grid, then golden section in log lam.
 
     A grid whose best point is at its edge is extended on that side (by at most `points` more), so the
     opponent does not lose to a badly chosen range.
@@ -153,10 +155,3 @@ def _mean_psnr(reconstruct: Reconstruction, samples: Sequence[Sample], lam: floa
             images = reconstruct(sense, kspace, lam)
         values += [psnr(image, truth) for image, truth in zip(images, target, strict=True)]
     return sum(values) / len(values)
-
-
-def _check(sense: Sense, kspace: Tensor) -> None:
-    if kspace.shape != sense.maps.shape:
-        raise InputError(
-            f"kspace: expected the shape of the maps {tuple(sense.maps.shape)}, found {tuple(kspace.shape)}"
-        )

@@ -1,11 +1,12 @@
-"""Orthonormal periodized Daubechies wavelets in 2-D, for batches of complex images on any device.
+"""Orthonormal periodized Daubechies wavelets in 1 to 3 dimensions, for batches of complex images on any device.
 
-One level is ``L X R^T`` with two small orthogonal matrices: at the sizes of MRI slices a dense matrix
-product is faster than eight strided taps, its inverse is its transpose, and it runs wherever torch does.
+One level is a small orthogonal matrix along each axis: at the sizes of MR images a dense matrix product is
+faster than eight strided taps, its inverse is its transpose, and it runs wherever torch does.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,16 +28,17 @@ DAUBECHIES_4 = (
 
 
 @dataclass(frozen=True)
-class Wavelet2d:
+class Wavelet:
     """A multi-level orthonormal wavelet transform W of images of one size, ``W^H W = W W^H = I``.
 
-    Coefficients keep the shape of the image: level by level the top-left quadrant holds the coarse
-    image, the other three its details (Mallat, IEEE PAMI 11:674, 1989). The boundary is periodic.
+    Coefficients keep the shape of the image: level by level the first half of every axis holds the coarse
+    image, the rest its details (Mallat, IEEE PAMI 11:674, 1989). The boundary is periodic. An axis may have
+    fewer levels than others, as that of few slices or frames: it is then left as it is at the deeper ones.
 
     Attributes:
-        shape: (y, x), each divisible by ``2^levels``.
-        levels: number of levels.
-        matrices: per level the orthogonal matrices (y', y') and (x', x') of that level's size.
+        shape: *N, one to three axes, each divisible by ``2^levels`` of that axis.
+        levels: number of levels of each axis.
+        matrices: per level the axes it acts on, each with its orthogonal matrix of that level's size.
 
     >>> wavelet = daubechies4((16, 24), levels=2, dtype=torch.float64)
     >>> image = torch.randn(3, 16, 24, dtype=torch.complex128)
@@ -44,101 +46,137 @@ class Wavelet2d:
     True
     """
 
-    shape: tuple[int, int]
-    levels: int
-    matrices: tuple[tuple[Tensor, Tensor], ...]
+    shape: tuple[int, ...]
+    levels: tuple[int, ...]
+    matrices: tuple[tuple[tuple[int, Tensor], ...], ...]
 
     def forward(self, image: Tensor) -> Tensor:
-        """W x: image (B, y, x) complex -> coefficients (B, y, x) complex, coarse part top left."""
+        """W x: image (B, *N) complex -> coefficients (B, *N) complex, coarse part first."""
         return _join(self._analyse(_split(image)))
 
     def inverse(self, coefficients: Tensor) -> Tensor:
-        """W^H c: coefficients (B, y, x) complex -> image (B, y, x) complex."""
+        """W^H c: coefficients (B, *N) complex -> image (B, *N) complex."""
         return _join(self._synthesise(_split(coefficients)))
 
     def shrink_details(self, image: Tensor, threshold: Tensor) -> Tensor:
         """``W^H soft(W x, threshold)``: details shrunk by complex soft thresholding, the coarse part kept.
 
         Args:
-            image: (B, y, x) complex.
-            threshold: (B, 1, 1) real, at least 0.
+            image: (B, *N) complex.
+            threshold: (B, 1, ..., 1) real, at least 0.
         """
         parts = self._analyse(_split(image))
-        coarse = parts[(..., *self.coarse)].clone()
+        coarse = parts[_at(self.coarse)].clone()
         energy = parts.square().sum(1)
         # 1 - threshold / |c|, and 0 where |c| <= threshold; a zero coefficient stays zero for any factor.
         factor = (1 - threshold * energy.clamp_min(torch.finfo(energy.dtype).tiny).rsqrt()).clamp_min(0)
         parts = parts * factor.unsqueeze(1)
-        parts[(..., *self.coarse)] = coarse
+        parts[_at(self.coarse)] = coarse
         return _join(self._synthesise(parts))
 
     def _analyse(self, parts: Tensor) -> Tensor:
-        """(B, 2, y, x) real -> (B, 2, y, x) real."""
-        first, *deeper = self.matrices
-        out = first[0] @ parts @ first[1].mT
-        for rows, columns in deeper:
-            block = out[..., : len(rows), : len(columns)]
-            block.copy_(rows @ block @ columns.mT)
-        return out
+        """(B, 2, *N) real -> (B, 2, *N) real; may overwrite its argument."""
+        for depth, pairs in enumerate(self.matrices):
+            block = parts[_at(self._coarse_at(depth))]
+            out = block
+            for axis, matrix in pairs:
+                out = _along(matrix, out, axis)
+            parts = out if depth == 0 else _put(parts, block, out)
+        return parts
 
     def _synthesise(self, parts: Tensor) -> Tensor:
         """The inverse of `_analyse`; may overwrite its argument."""
-        first, *deeper = self.matrices
-        for rows, columns in reversed(deeper):
-            block = parts[..., : len(rows), : len(columns)]
-            block.copy_(rows.mT @ block @ columns)
-        return first[0].mT @ parts @ first[1]
+        for depth in reversed(range(len(self.matrices))):
+            block = parts[_at(self._coarse_at(depth))]
+            out = block
+            for axis, matrix in reversed(self.matrices[depth]):
+                out = _along(matrix.mT, out, axis)
+            parts = out if depth == 0 else _put(parts, block, out)
+        return parts
 
     @property
-    def coarse(self) -> tuple[slice, slice]:
+    def coarse(self) -> tuple[slice, ...]:
         """Where the coarse image lies in the coefficients: index with ``c[(..., *wavelet.coarse)]``."""
-        return slice(self.shape[0] >> self.levels), slice(self.shape[1] >> self.levels)
+        return self._coarse_at(len(self.matrices))
+
+    def _coarse_at(self, depth: int) -> tuple[slice, ...]:
+        """Where the coarse image lies after `depth` levels."""
+        return tuple(slice(n >> min(depth, most)) for n, most in zip(self.shape, self.levels, strict=True))
 
 
 def daubechies4(
     shape: Sequence[int],
-    levels: int,
+    levels: int | Sequence[int],
     *,
-    shift: tuple[int, int] = (0, 0),
+    shift: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> Wavelet2d:
+) -> Wavelet:
     """The Daubechies wavelet with four vanishing moments ('db4', eight taps), periodized.
 
-    Equals PyWavelets ``wavedec2(x, 'db4', mode='periodization', level=levels)`` coefficient by coefficient.
+    Equals PyWavelets ``wavedecn(x, 'db4', mode='periodization', level=levels)`` coefficient by coefficient.
 
     Args:
-        shape: (y, x) of the images.
-        levels: at least one.
+        shape: (y, x) of the images, or one axis, or three, as (z, y, x).
+        levels: at least one; or one number for each axis, 0 for an axis that is left as it is.
         shift: transform ``x(. - shift)``, x moved cyclically by `shift` pixels, instead of x: another grid.
         dtype: real type of the matrices; images are complex of the same precision.
         device: where the images are.
 
     Raises:
-        InputError: a size that is not a positive multiple of ``2^levels``.
+        InputError: a size that is not a positive multiple of ``2^levels``, or other than one to three axes.
     """
-    if levels < 1 or len(shape) != 2 or any(size < 1 or size % (1 << levels) for size in shape):
-        raise InputError(f"wavelet: expected (y, x) divisible by 2^levels, found shape {tuple(shape)}, levels {levels}")
+    depths = (levels,) * len(shape) if isinstance(levels, int) else tuple(levels)
+    offsets = (0,) * len(shape) if shift is None else tuple(shift)
+    if not 1 <= len(shape) <= 3 or len(depths) != len(shape) or len(offsets) != len(shape):
+        raise InputError(
+            f"wavelet: expected one to three axes, levels and shift for each; found shape {tuple(shape)}, "
+            f"levels {levels}, shift {shift}"
+        )
+    fits = all(size >= 1 and depth >= 0 and size % (1 << depth) == 0 for size, depth in zip(shape, depths, strict=True))
+    if max(depths) < 1 or not fits:
+        raise InputError(f"wavelet: expected sizes divisible by 2^levels, found shape {tuple(shape)}, levels {levels}")
     matrices = []
-    for level in range(levels):
-        pair = [_level_matrix(size >> level) for size in shape]
-        if level == 0:
-            # W of the moved image is W with its columns moved back: the shift costs nothing.
-            pair = [torch.roll(matrix, -offset, 1) for matrix, offset in zip(pair, shift, strict=True)]
-        matrices.append((pair[0].to(device, dtype), pair[1].to(device, dtype)))
-    return Wavelet2d((shape[0], shape[1]), levels, tuple(matrices))
+    for level in range(max(depths)):
+        pairs = []
+        for axis, (size, depth) in enumerate(zip(shape, depths, strict=True)):
+            if level < depth:
+                matrix = _level_matrix(size >> level)
+                if level == 0:
+                    # W of the moved image is W with its columns moved back: the shift costs nothing.
+                    matrix = torch.roll(matrix, -offsets[axis], 1)
+                pairs.append((axis - len(shape), matrix.to(device, dtype)))
+        matrices.append(tuple(pairs))
+    return Wavelet(tuple(shape), depths, tuple(matrices))
 
 
-def default_levels(shape: Sequence[int], *, most: int = 4, coarsest: int = 12) -> int:
-    """As many levels as leave the coarse image at least `coarsest` pixels wide: between 1 and `most`.
+def default_levels(shape: Sequence[int], *, most: int = 4, coarsest: int = 12) -> tuple[int, ...]:
+    """Per axis as many levels as leave the coarse image at least `coarsest` pixels wide: between 1 and `most`.
 
-    >>> default_levels((320, 320)), default_levels((40, 320))
-    (4, 1)
+    >>> default_levels((320, 320)), default_levels((20, 320, 100))
+    ((4, 4), (1, 4, 3))
     """
-    levels = 1
-    while levels < most and min(shape) >> (levels + 1) >= coarsest:
-        levels += 1
-    return levels
+    return tuple(next((n for n in range(most, 1, -1) if size >> n >= coarsest), 1) for size in shape)
+
+
+def _at(slices: tuple[slice, ...]) -> Any:
+    """The index of the last axes."""
+    return (..., *slices)
+
+
+def _along(matrix: Tensor, parts: Tensor, axis: int) -> Tensor:
+    """`matrix` applied along one of the last three axes, counted from the end."""
+    if axis == -1:
+        return parts @ matrix.mT
+    if axis == -2:
+        return matrix @ parts
+    return (matrix @ parts.flatten(-2)).unflatten(-1, parts.shape[-2:])
+
+
+def _put(parts: Tensor, block: Tensor, values: Tensor) -> Tensor:
+    """`parts` with its view `block` overwritten."""
+    block.copy_(values)
+    return parts
 
 
 def _level_matrix(size: int) -> Tensor:
@@ -157,7 +195,7 @@ def _level_matrix(size: int) -> Tensor:
 
 
 def _split(image: Tensor) -> Tensor:
-    """(B, y, x) complex -> (B, 2, y, x) real, a fresh contiguous copy that may be written to."""
+    """(B, *N) complex -> (B, 2, *N) real, a fresh contiguous copy that may be written to."""
     return torch.stack((image.real, image.imag), 1)
 
 

@@ -10,7 +10,7 @@ class ForwardModel(Protocol):
 
     @property
     def maps(self) -> Tensor:
-        """(B, C, *N) complex sensitivity maps, an axis of 1 where they are constant along it; zero outside the object."""
+        """(B, C, *N) complex sensitivity maps, zero outside the object; an axis of 1 where they are constant."""
 
     @property
     def ndim(self) -> int:

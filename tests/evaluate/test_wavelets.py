@@ -79,7 +79,7 @@ def test_sizes_that_do_not_divide_are_refused(shape: tuple[int, ...], levels: in
         daubechies4(shape, levels)
 
 
-def test_levels_follow_the_shorter_side() -> None:
-    assert default_levels((256, 256)) == 4
-    assert default_levels((230, 180)) == 3
-    assert default_levels((20, 500)) == 1
+def test_levels_follow_each_side() -> None:
+    assert default_levels((256, 256)) == (4, 4)
+    assert default_levels((230, 180)) == (4, 3)
+    assert default_levels((20, 500)) == (1, 4)
