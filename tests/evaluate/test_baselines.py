@@ -8,6 +8,9 @@ import torch
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import cg_sense, tune, zero_filled
 from convexrecon.evaluate.metrics import psnr
+from convexrecon.physics.cine_sense import CineSense
+from convexrecon.physics.forward_model import ForwardModel
+from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.sense import Sense
 
 
@@ -46,6 +49,30 @@ def test_zero_filled_is_the_adjoint() -> None:
     sense, kspace, _ = _problem(batch=1)
     expected = _dense(sense).conj().T @ kspace[0].numpy().ravel()
     np.testing.assert_allclose(zero_filled(sense, kspace)[0].numpy().ravel(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["volume", "series", "off the grid"])
+def test_linear_methods_take_any_forward_model(model: str) -> None:
+    rng = torch.Generator().manual_seed(1)
+    maps = torch.randn(2, 3, 4, 6, dtype=torch.complex128, generator=rng) / 2
+    shape: tuple[int, ...] = (5, 4, 6)
+    sense: ForwardModel
+    if model == "volume":
+        sense = Sense(maps.unsqueeze(2).repeat(1, 1, 5, 1, 1), torch.rand(1, 1, *shape, generator=rng).round().double())
+    elif model == "series":
+        sense = CineSense(maps, torch.rand(1, 1, *shape, generator=rng).round().double())
+    else:
+        pytest.importorskip("finufft")
+        shape = (4, 6)
+        coordinates = (torch.rand(30, 2, generator=rng, dtype=torch.float64) - 0.5) * torch.tensor(shape)
+        sense = NonCartesianSense.along(coordinates, maps, eps=1e-12)
+    image = torch.randn(2, *shape, dtype=torch.complex128, generator=rng)
+    kspace = sense.forward(image)
+    assert torch.equal(zero_filled(sense, kspace), sense.adjoint(kspace))
+    found = cg_sense(sense, kspace, 0.01, iterations=300, tolerance=1e-12)
+    torch.testing.assert_close(sense.normal(found) + 0.01 * found, sense.adjoint(kspace), rtol=0, atol=1e-9)
+    with pytest.raises(InputError, match="kspace: expected"):
+        zero_filled(sense, kspace[..., 1:])
 
 
 def test_a_slice_does_not_depend_on_its_batch() -> None:

@@ -9,8 +9,11 @@ from convexrecon.evaluate.baselines import cg_sense
 from convexrecon.evaluate.l1_wavelet import l1_wavelet, solve_l1_wavelet
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.evaluate.wavelets import daubechies4
+from convexrecon.physics.cine_sense import CineSense
 from convexrecon.physics.fourier import fft
+from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.sense import Sense
+from convexrecon.physics.trajectories import kooshball, radial
 
 
 def _scene(shape: tuple[int, ...], coils: int = 4, seed: int = 0, dtype: Any = torch.complex128) -> Any:
@@ -35,18 +38,20 @@ def _scene(shape: tuple[int, ...], coils: int = 4, seed: int = 0, dtype: Any = t
     return Sense(maps[None].to(dtype), mask.to(dtype.to_real())), kspace.to(dtype), image[None].to(dtype)
 
 
-def test_a_unitary_operator_has_a_closed_form() -> None:
+@pytest.mark.filterwarnings("ignore:Level value")
+@pytest.mark.parametrize("shape", [(32, 48), (8, 12, 20)])
+def test_a_unitary_operator_has_a_closed_form(shape: tuple[int, ...]) -> None:
     pywt = pytest.importorskip("pywt")
-    shape, levels, lam = (32, 48), 2, 0.4
+    levels, lam = 2, 0.4
     rng = np.random.default_rng(1)
     image = rng.standard_normal((1, *shape)) + 1j * rng.standard_normal((1, *shape))
     sense = Sense(torch.ones(1, 1, *shape, dtype=torch.complex128), torch.ones(1, 1, *shape).double())
     kspace = sense.forward(torch.from_numpy(image))
     found = solve_l1_wavelet(sense, kspace, lam, tolerance=1e-13, levels=levels, shifts=1).image
 
-    coarse, *details = pywt.wavedec2(image[0], "db4", mode="periodization", level=levels)
-    shrunk = [tuple(pywt.threshold(part, lam, "soft") for part in level) for level in details]
-    expected = pywt.waverec2([coarse, *shrunk], "db4", mode="periodization")
+    coarse, *details = pywt.wavedecn(image[0], "db4", mode="periodization", level=levels)
+    shrunk = [{name: pywt.threshold(part, lam, "soft") for name, part in level.items()} for level in details]
+    expected = pywt.waverecn([coarse, *shrunk], "db4", mode="periodization")
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=0, atol=1e-9)
 
 
@@ -107,6 +112,72 @@ def test_a_slice_does_not_depend_on_its_batch() -> None:
 def test_zero_kspace_gives_zero() -> None:
     sense, kspace, _ = _scene((32, 40))
     assert not l1_wavelet(sense, torch.zeros_like(kspace), 0.01).any()
+
+
+def _volume(dtype: Any = torch.complex64) -> Any:
+    """Two overlapping ellipsoids, four coils, a mask that undersamples two axes, as of a volume's phase encodes."""
+    shape = (12, 30, 32)
+    z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape], indexing="ij")
+    body = ((z / 0.9) ** 2 + (y / 0.8) ** 2 + (x / 0.7) ** 2 < 1).double()
+    image = (body + 0.7 * ((z**2 + (y / 0.3) ** 2 + ((x - 0.2) / 0.4) ** 2) < 1)) * torch.exp(1j * (z + y * x))
+    angles = [2 * np.pi * c / 4 for c in range(4)]
+    maps = torch.stack([torch.exp(-((y - np.sin(a)) ** 2 + (x - np.cos(a)) ** 2) + 1j * (a + z)) for a in angles])
+    maps = maps * body / torch.linalg.vector_norm(maps, dim=0)
+    return maps[None].to(dtype), (image * body)[None].to(dtype)
+
+
+def test_volumes_are_reconstructed_as_volumes() -> None:
+    maps, image = _volume()
+    rng = torch.Generator().manual_seed(0)
+    frequency = torch.fft.fftfreq(30)[:, None] ** 2 + torch.fft.fftfreq(32)[None] ** 2
+    mask = ((frequency < 0.01) | (torch.rand(30, 32, generator=rng) < 0.2)).float().expand(1, 1, 12, 30, 32)
+    sense = Sense(maps, mask)
+    kspace = sense.forward(image)
+    kspace = kspace + mask * 0.03 * torch.randn(kspace.shape, dtype=kspace.dtype, generator=rng)
+    linear = max(psnr(cg_sense(sense, kspace, lam), image) for lam in (0.01, 0.03, 0.1, 0.3))
+    found = l1_wavelet(sense, kspace, 0.02)
+    assert psnr(found, image) > linear + 2
+    assert not found[(maps == 0).all(1)].any()
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_samples_off_the_grid_are_reconstructed(ndim: int) -> None:
+    pytest.importorskip("finufft")
+    maps, image = _volume()
+    if ndim == 2:
+        maps, image = maps[:, :, 6], image[:, 6]
+        trajectory = radial((30, 32), 11).flatten(0, 1)
+    else:
+        trajectory = kooshball((12, 30, 32), 120).flatten(0, 1)
+    weights = torch.linalg.vector_norm(trajectory, dim=1) ** (ndim - 1) + 0.1
+    sense = NonCartesianSense.along(trajectory, maps, weights)
+    rng = torch.Generator().manual_seed(0)
+    measured = sense.fourier.nufft.forward(maps * image.unsqueeze(1))
+    kspace = sense.weigh(measured + 0.02 * torch.randn(measured.shape, dtype=measured.dtype, generator=rng))
+    linear = max(psnr(cg_sense(sense, kspace, lam), image) for lam in (0.003, 0.01, 0.03, 0.1))
+    found = [l1_wavelet(sense, kspace, lam, 40) for lam in (0.004, 0.01)]
+    assert found[0].shape == image.shape
+    assert max(psnr(one, image) for one in found) > linear + 1
+    with pytest.raises(InputError, match="shots flattened"):
+        l1_wavelet(sense, kspace[..., :-1], 0.01)
+
+
+def test_a_series_is_a_volume_of_time() -> None:
+    maps, image = _volume()
+    rng = torch.Generator().manual_seed(0)
+    mask = (torch.rand(1, 1, 12, 30, 32, generator=rng) < 0.3).float()
+    cine = CineSense(maps[:, :, 6], mask)
+    kspace = cine.forward(image)
+    assert psnr(l1_wavelet(cine, kspace, 0.01), image) > psnr(cg_sense(cine, kspace, 0.01), image) + 1
+
+
+def test_levels_may_differ_between_axes() -> None:
+    sense, kspace, _ = _scene((32, 40))
+    both = solve_l1_wavelet(sense, kspace, 0.01, levels=2).image
+    torch.testing.assert_close(solve_l1_wavelet(sense, kspace, 0.01, levels=(2, 2)).image, both)
+    assert not torch.allclose(solve_l1_wavelet(sense, kspace, 0.01, levels=(2, 3)).image, both)
+    with pytest.raises(InputError, match="levels"):
+        solve_l1_wavelet(sense, kspace, 0.01, levels=(2, 2, 2))
 
 
 @pytest.mark.parametrize("arguments", [{"lam": -1.0}, {"iterations": 0}, {"shifts": 0}, {"shifts": 9}])
