@@ -20,10 +20,11 @@ def _by_hand(series: Tensor, threshold: float, block: tuple[int, ...], offset: t
         edges = [max(a, 0) for a in range(-start, count, size)] + [count]
         tiles.append([slice(a, b) for a, b in itertools.pairwise(edges) if b > a])
     for b in range(len(series)):
-        for where in itertools.product(*tiles):
-            part = series[(b, slice(None), *where)]
+        for slices in itertools.product(*tiles):
+            where: Any = (b, slice(None), *slices)
+            part = series[where]
             left, values, right = torch.linalg.svd(part.flatten(1), full_matrices=False)
-            out[(b, slice(None), *where)] = ((left * (values - threshold).clamp_min(0)) @ right).reshape(part.shape)
+            out[where] = ((left * (values - threshold).clamp_min(0)) @ right).reshape(part.shape)
     return out
 
 
