@@ -154,8 +154,12 @@ def _sort_lines(
     counts = np.zeros((len(total), 1, kept), np.uint16)
     for part, data, _ in raw.samples():
         lines, sampled = _place_readouts(raw, part, data, length, kept)
-        np.add.at(total, where[part], lines)
-        np.add.at(counts, where[part], sampled)
+        if len(np.unique(where[part])) == len(lines):
+            total[where[part]] += lines
+            counts[where[part]] += sampled
+        else:
+            np.add.at(total, where[part], lines)
+            np.add.at(counts, where[part], sampled)
     total /= np.maximum(counts, 1)
     refuse_non_finite(total, f"{raw.path}: k-space")
     return total.reshape(*grid, *total.shape[1:]), counts.reshape(*grid, *counts.shape[1:])
