@@ -14,6 +14,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 
 
 def device_named(name: str) -> torch.device:
+    """The device of `--device`; "auto" is CUDA where there is any.
+
+    Raises:
+        InputError: a device that this machine does not have.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -41,6 +46,11 @@ def patch_size(text: str) -> tuple[int, ...] | int | None:
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
+    """The value of an option `--name` if it is one of the choices.
+
+    Raises:
+        InputError: it is not.
+    """
     if value not in choices:
         raise InputError(f"--{name}: expected one of {', '.join(choices)}, found {value!r}")
     return value

@@ -70,6 +70,8 @@ def _describe(block: Block) -> dict[str, Any]:
         consistency["iterations"] = block.consistency.iterations
         consistency["tolerance"] = block.consistency.tolerance
     entry = {**describe_denoiser(block.denoiser), "inputs": block.inputs, "consistency": consistency}
+    if block.precision != "float32":
+        entry["precision"] = block.precision
     patches = block.patches
     return entry if patches is None else entry | {"patch": patches.patch, "halo": patches.halo}
 
@@ -81,6 +83,7 @@ def _build(index: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Blo
         build_denoiser(entry, own),
         _build_consistency(entry["consistency"]),
         inputs=entry.get("inputs", ["image"]),
+        precision=entry.get("precision", "float32"),
         patch=entry.get("patch"),
         halo=entry.get("halo"),
     )

@@ -110,6 +110,7 @@ def cascade_of_run(settings: RunSettings, train: PreparedSlices) -> Cascade:
     ).cascade
     for block in started:
         block.use_patches(model.patch, model.halo)
+        block.precision = options.precision
         if not options.learn_consistency:
             block.consistency.requires_grad_(False)
     return started

@@ -129,6 +129,8 @@ def test_half_precision_of_the_denoisers_trains_to_nearly_the_same(
     for precision in ("float32", "bfloat16"):
         options = replace(backprop.descent, epochs=1, precision=precision)
         train(replace(backprop, descent=options), prepared, tmp_path / precision, progress=False)
+        loaded = load_cascade(tmp_path / precision / "weights.safetensors")[0]
+        assert {block.precision for block in loaded} == {precision}
     full, half = (RunFolder(tmp_path / name).read_metrics()[0]["loss"] for name in ("float32", "bfloat16"))
     assert half != full
     assert half == pytest.approx(full, rel=0.02)
