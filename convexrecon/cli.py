@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -99,7 +99,7 @@ def train(
     ] = None,
     blocks: Annotated[int | None, typer.Option(help="Blocks; more than a trained run has continues it.")] = None,
     units: Annotated[int | None, typer.Option(help="Gates, or hidden units, of a block.")] = None,
-    mask: Annotated[str | None, typer.Option(help="poisson, random, equispaced or full.")] = None,
+    mask: Annotated[str | None, typer.Option(help="poisson, random, equispaced, variable or full.")] = None,
     acceleration: Annotated[float | None, typer.Option(help="Of the masks.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of the methods that descend a loss.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all randomness.")] = None,
@@ -276,6 +276,7 @@ def _override(
     seed: int | None,
 ) -> Any:
     """Options given on the command line replace those of the configuration."""
+    from convexrecon.physics.masks import MaskKind
     from convexrecon.training.config import METHODS
 
     if method is not None:
@@ -283,9 +284,7 @@ def _override(
     if seed is not None:
         settings = replace(settings, seed=seed)
     model: dict[str, int] = {k: v for k, v in {"blocks": blocks, "units": units}.items() if v is not None}
-    kind: Literal["poisson", "random", "equispaced", "full"] | None = (
-        None if mask is None else one_of("mask", mask, ("poisson", "random", "equispaced", "full"))
-    )
+    kind: MaskKind | None = None if mask is None else one_of("mask", mask, get_args(MaskKind))
     sampling: dict[str, Any] = {"kind": kind, "acceleration": acceleration}
     sampling = {name: value for name, value in sampling.items() if value is not None}
     settings = replace(settings, model=replace(settings.model, **model), mask=replace(settings.mask, **sampling))

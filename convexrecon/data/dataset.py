@@ -1,5 +1,9 @@
-"""Prepared volumes as undersampled slices, one at a time: host memory does not grow with the data set."""
+"""Prepared volumes as undersampled samples, one at a time: host memory does not grow with the data set.
 
+A sample is a slice, a series or a volume (a slab of one): `data.prepared_files` says what is in a file.
+"""
+
+import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -7,13 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convexrecon.data.preparation import PREPARED_FORMAT
+from convexrecon.data.prepared_files import SliceKey, read_sample, samples_of_folder
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import uncentre
 from convexrecon.physics.masks import MaskSettings, sampling_mask
@@ -21,21 +24,25 @@ from convexrecon.physics.sense import Sense
 from convexrecon.seeding import derive_seed, generator
 
 Item = TypeVar("Item")
-_ARRAYS = ("kspace", "maps", "target")
+# Sampling is of the last two axes always: the first of three is time, or a readout that is transformed already.
+PLANE = 2
+# torch.quantile takes no more numbers than this.
+_QUANTILE_ENTRIES = 2**24
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Undersampled slices of one shape, ready to reconstruct.
+    """Undersampled samples of one shape, ready to reconstruct; *N is (y, x), (z, y, x) or (t, y, x).
 
     Attributes:
-        kspace: (B, C, y, x) complex64, uncentred, zero where not sampled, divided by `scale`.
-        mask: (B, 1, y, x) float32, zeros and ones, uncentred.
-        maps: (B, C, y, x) complex64 sensitivity maps.
-        target: (B, y, x) complex64, the fully sampled image, divided by `scale`.
-        scale: (B,) float32, 95th percentile of the zero-filled magnitude, in the scanner's units.
-        volume: name of each slice's volume.
-        slice_index: index of each slice in its volume.
+        kspace: (B, C, *N) complex64, along y and x, uncentred, zero where not sampled, divided by `scale`.
+        mask: (B, 1, *N) float32, zeros and ones, uncentred.
+        maps: (B, C, *N) complex64 sensitivity maps.
+        target: (B, *N) complex64, the fully sampled image, divided by `scale`.
+        scale: (B,) float32, 95th percentile of the zero-filled magnitude, in the scanner's units; of a slab, that
+            of its whole volume.
+        volume: name of each sample's volume.
+        slice_index: index in its volume of each slice, or of the first one of a sample of several.
         recon_size: (y, x) of the scanner's images.
     """
 
@@ -51,7 +58,7 @@ class Batch:
     @property
     def sense(self) -> Sense:
         """The forward model."""
-        return Sense(self.maps, self.mask)
+        return Sense(self.maps, self.mask, PLANE)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -59,34 +66,31 @@ class Batch:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-@dataclass(frozen=True)
-class SliceKey:
-    """Where a slice is, and its shape (C, y, x)."""
-
-    path: Path
-    volume: str
-    slice_index: int
-    shape: tuple[int, int, int]
-
-
 class PreparedSlices:
-    """The slices of a folder of prepared volumes, undersampled by masks seeded with the volume's name.
+    """The samples of a folder of prepared volumes, undersampled by masks seeded with the volume's name.
 
     Args:
         folder: made by `prepare`.
-        mask: how to undersample; all slices of a volume share one mask, as in a scan.
+        mask: how to undersample; all slices of a volume share one mask, as in a scan, and every frame has its own.
         seed: of the masks.
         volumes: names of the volumes to take; all if None.
+        slab: how many slices of a prepared volume are a sample; all if None.
 
     Raises:
-        InputError: the folder is missing, empty, or holds scans that are not prepared.
+        InputError: the folder is missing, empty, of several layouts, or holds scans that are not prepared.
     """
 
     def __init__(
-        self, folder: Path | str, mask: MaskSettings, *, seed: int = 0, volumes: Sequence[str] | None = None
+        self,
+        folder: Path | str,
+        mask: MaskSettings,
+        *,
+        seed: int = 0,
+        volumes: Sequence[str] | None = None,
+        slab: int | None = None,
     ) -> None:
-        self.folder, self.mask, self.seed = Path(folder), mask, seed
-        keys = [key for path in _prepared_files(self.folder) for key in _slices_of(path)]
+        self.folder, self.mask, self.seed, self.slab = Path(folder), mask, seed, slab
+        self.layout, keys = samples_of_folder(self.folder, slab)
         names = {key.volume for key in keys}
         missing = sorted(set(volumes or ()) - names)
         if missing:
@@ -97,13 +101,18 @@ class PreparedSlices:
         return len(self.slices)
 
     @property
+    def dimensions(self) -> int:
+        """Number of image axes: 2 for slices, 3 for volumes and series."""
+        return 2 if self.layout == "slices" else 3
+
+    @property
     def volume_names(self) -> list[str]:
         """Names of the volumes, sorted."""
         return sorted({key.volume for key in self.slices})
 
     def subset(self, volumes: Sequence[str]) -> "PreparedSlices":
         """The slices of some of the volumes."""
-        return PreparedSlices(self.folder, self.mask, seed=self.seed, volumes=volumes)
+        return PreparedSlices(self.folder, self.mask, seed=self.seed, volumes=volumes, slab=self.slab)
 
     def only(self, positions: Sequence[int]) -> "PreparedSlices":
         """Some of the slices, which need not be whole volumes; no file is read."""
@@ -112,39 +121,31 @@ class PreparedSlices:
         return chosen
 
     def load(self, index: int) -> Batch:
-        """Read and undersample one slice: a batch of one.
+        """Read and undersample one sample: a batch of one.
 
         Raises:
             InputError: the file has changed or holds NaN, Inf or maps that are all zero.
         """
         key = self.slices[index]
-        where = f"{key.path}: slice {key.slice_index}"
-        with _open(key.path) as file:
-            try:
-                kspace, maps, target = (torch.from_numpy(file[name][key.slice_index]) for name in _ARRAYS)
-                recon_size = tuple(int(n) for n in file.attrs["recon_size"])
-            except (KeyError, IndexError, ValueError, OSError) as error:
-                raise InputError(f"{where}: cannot be read ({error}); prepare the volume again") from error
-        if (kspace.shape, maps.shape, target.shape) != (key.shape, key.shape, key.shape[1:]):
-            raise InputError(f"{where}: the file has changed since it was opened; expected k-space {key.shape}")
-        for name, array in zip(_ARRAYS, (kspace, maps, target), strict=True):
-            if not bool(torch.isfinite(torch.view_as_real(array)).all()):
-                raise InputError(f"{where}: {name} holds NaN or Inf; expected finite numbers")
-        if not bool(maps.any()):
-            raise InputError(f"{where}: the sensitivity maps are zero everywhere; expected an object")
+        kspace, maps, target, recon_size = read_sample(key)
         return undersample(
             kspace, maps, self.mask_of(key), target=target, volume=key.volume, slice_index=key.slice_index,
-            recon_size=(recon_size[0], recon_size[1]),
+            recon_size=recon_size, scale=self._scale_of_volume(key) if key.is_slab else None,
         )  # fmt: skip
 
     def mask_of(self, key: SliceKey) -> Tensor:
-        """The centred mask (y, x) of a slice's volume."""
+        """The centred mask of a sample: (y, x), of its volume, or (t, y, x) of a series."""
+        shape = key.shape[1:] if self.layout == "cine" else key.shape[-2:]
         try:
-            packed = _volume_mask(self.mask, key.shape[1:], derive_seed(self.seed, "mask", key.volume))
+            packed = _volume_mask(self.mask, shape, derive_seed(self.seed, "mask", key.volume))
         except InputError as error:
             raise InputError(f"{key.path}: {error}") from None
-        count = key.shape[1] * key.shape[2]
-        return torch.from_numpy(np.unpackbits(packed, count=count)).reshape(key.shape[1:]).float()
+        return torch.from_numpy(np.unpackbits(packed, count=math.prod(shape))).reshape(shape).float()
+
+    def _scale_of_volume(self, slab: SliceKey) -> float:
+        assert slab.frames is not None
+        mask = np.packbits(self.mask_of(slab).numpy() != 0).tobytes()
+        return _volume_scale(slab.path, slab.path.stat().st_mtime_ns, slab.frames, slab.shape, mask)
 
 
 def undersample(
@@ -156,38 +157,43 @@ def undersample(
     volume: str = "",
     slice_index: int = 0,
     recon_size: tuple[int, int] | None = None,
+    scale: float | None = None,
 ) -> Batch:
-    """Mask and scale one slice: the border where centred k-space becomes uncentred.
+    """Mask and scale one sample: the border where centred k-space becomes uncentred.
 
     Args:
-        kspace: (C, y, x) complex64, centred.
-        maps: (C, y, x) complex64.
-        mask: (y, x) zeros and ones, centred.
-        target: (y, x) complex64; zeros if None.
+        kspace: (C, *N) complex64, centred k-space along the last two axes of *N.
+        maps: (C, *N) complex64.
+        mask: *N or (y, x) zeros and ones, centred.
+        target: *N complex64; zeros if None.
         volume: name of the volume.
         slice_index: index in it.
         recon_size: (y, x) of the scanner's images; the k-space size if None.
+        scale: what to divide by; the 95th percentile of the zero-filled magnitude if None.
 
     Raises:
-        InputError: nothing is sampled, or what is sampled is zero.
+        InputError: nothing is sampled, or what is sampled is zero; a mask of another size than the k-space.
     """
-    uncentred_mask = torch.fft.ifftshift(mask).view(1, 1, *mask.shape)
-    measured = uncentre(kspace * mask, 2).unsqueeze(0)
-    sense = Sense(maps.unsqueeze(0), uncentred_mask)
-    zero_filled = sense.adjoint(measured).abs()
-    scale = torch.quantile(zero_filled.flatten(), 0.95)
-    if not scale > 0:
-        scale = zero_filled.max()
-    if not scale > 0:
+    shape = tuple(maps.shape[1:])
+    if tuple(mask.shape) not in {shape, shape[-PLANE:]}:
+        raise InputError(f"mask: expected {shape[-PLANE:]} or {shape} as the k-space, found {tuple(mask.shape)}")
+    uncentred_mask = torch.fft.ifftshift(mask, dim=(-2, -1)).expand(1, 1, *shape)
+    measured = uncentre(kspace * mask, PLANE).unsqueeze(0)
+    if scale is None:
+        zero_filled = Sense(maps.unsqueeze(0), uncentred_mask, PLANE).adjoint(measured).abs()
+        divisor = _bright(zero_filled.flatten())
+    else:
+        divisor = torch.tensor(scale, dtype=torch.float32, device=maps.device)
+    if not divisor > 0:
         raise InputError(f"volume {volume!r}, slice {slice_index}: the sampled k-space is zero")
     image = torch.zeros_like(maps[0]) if target is None else target
-    size = recon_size or (int(mask.shape[0]), int(mask.shape[1]))
+    size = recon_size or (int(mask.shape[-2]), int(mask.shape[-1]))
     return Batch(
-        measured / scale,
+        measured / divisor,
         uncentred_mask,
         maps.unsqueeze(0),
-        image.unsqueeze(0) / scale,
-        scale.view(1),
+        image.unsqueeze(0) / divisor,
+        divisor.view(1),
         (volume,),
         (slice_index,),
         size,
@@ -270,48 +276,41 @@ def split_volumes(names: Sequence[str], fraction: float, seed: int) -> tuple[lis
 # A Poisson disc takes a fraction of a second, more than all else of loading a slice: as bits, every volume of a
 # large data set is remembered in a few tens of MB.
 @lru_cache(maxsize=4096)
-def _volume_mask(settings: MaskSettings, shape: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+def _volume_mask(settings: MaskSettings, shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
     """The mask of a volume, flattened, eight samples to the byte."""
     mask = sampling_mask(shape, settings, torch.Generator().manual_seed(seed))
     return np.packbits(mask.numpy() != 0)
+
+
+# Asked for at every slab, and only all the others of the volume tell it.
+@lru_cache(maxsize=4096)
+def _volume_scale(path: Path, modified: int, frames: int, shape: tuple[int, ...], packed_mask: bytes) -> float:
+    """95th percentile of a volume's zero-filled magnitude, read a slab of `shape` (C, slab, y, x) at a time.
+
+    `modified`, the time of the file, tells one version of it from another.
+    """
+    count = math.prod(shape[-2:])
+    bits = np.unpackbits(np.frombuffer(packed_mask, np.uint8), count=count)
+    mask = torch.from_numpy(bits).reshape(shape[-2:]).float()
+    magnitudes = []
+    for start in range(0, frames, shape[1]):
+        part = (shape[0], min(shape[1], frames - start), *shape[-2:])
+        kspace, maps, _, _ = read_sample(SliceKey(path, path.stem, start, part, frames))
+        batch = undersample(kspace, maps, mask, scale=1.0)
+        magnitudes.append(batch.sense.adjoint(batch.kspace).abs().flatten())
+    return float(_bright(torch.cat(magnitudes)))
+
+
+def _bright(magnitudes: Tensor) -> Tensor:
+    """The 95th percentile, or the maximum where that is zero: a scalar."""
+    if magnitudes.numel() > _QUANTILE_ENTRIES:
+        found = magnitudes.kthvalue(math.ceil(0.95 * magnitudes.numel())).values
+    else:
+        found = torch.quantile(magnitudes, 0.95)
+    return found if found > 0 else magnitudes.max()
 
 
 def _shuffled(items: list[Item], rng: torch.Generator | None) -> list[Item]:
     if rng is None:
         return items
     return [items[position] for position in torch.randperm(len(items), generator=rng).tolist()]
-
-
-def _prepared_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected one made by `convexrecon prepare`")
-    files = sorted(p for p in folder.glob("*.h5") if not p.name.startswith("."))
-    if not files:
-        raise InputError(f"{folder}: no prepared volume (*.h5); run `convexrecon prepare SCANS {folder}`")
-    return files
-
-
-def _slices_of(path: Path) -> list[SliceKey]:
-    with _open(path) as file:
-        if file.attrs.get("format") != PREPARED_FORMAT:
-            hint = "a scan; run `convexrecon prepare` first" if "kspace" in file else f"the keys {sorted(file)}"
-            raise InputError(f"{path}: expected a prepared volume ({PREPARED_FORMAT}), found {hint}")
-        missing = [name for name in _ARRAYS if not isinstance(file.get(name), h5py.Dataset)]
-        if missing:
-            raise InputError(f"{path}: no dataset {missing[0]!r}, found {sorted(file)}; prepare it again")
-        shape = tuple(int(n) for n in file["kspace"].shape)
-        others = (file["maps"].shape, file["target"].shape)
-        if len(shape) != 4 or others != (shape, (shape[0], *shape[2:])):
-            raise InputError(
-                f"{path}: kspace {shape}, maps {others[0]}, target {others[1]}; expected (slice, coil, y, x) twice "
-                "and (slice, y, x); prepare it again"
-            )
-        slices, coils, rows, columns = shape
-    return [SliceKey(path, path.stem, index, (coils, rows, columns)) for index in range(slices)]
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({error})") from None

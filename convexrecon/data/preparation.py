@@ -13,12 +13,11 @@ from tqdm.auto import tqdm
 
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
 from convexrecon.data.fastmri import ScanInfo, find_scans, read_kspace, read_scan_info
+from convexrecon.data.prepared_files import PREPARED_FORMAT as PREPARED_FORMAT
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import centred_fft, centred_ifft, crop_centre
 from convexrecon.physics.masks import detect_mask, is_fully_sampled, missing_samples
 from convexrecon.physics.sensitivity_maps import calibration_region, espirit, walsh
-
-PREPARED_FORMAT = "convexrecon-prepared-1"
 
 # Fewer fully sampled lines than this in the centre say too little about the coils.
 LEAST_CALIBRATION = 4

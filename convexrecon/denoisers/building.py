@@ -1,5 +1,6 @@
 """Denoisers made by kind: new ones to train, and those that a file of weights describes."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,7 +24,7 @@ def new_denoiser(
     kind: DenoiserKind,
     *,
     width: int | None = None,
-    kernel: int = 3,
+    kernel: int | Sequence[int] = 3,
     channels: int = 2,
     dimensions: int = 2,
     periodic: bool = False,
@@ -35,7 +36,7 @@ def new_denoiser(
     Args:
         kind: "relu", "resnet" or "modl".
         width: channels inside, for "relu" its hidden units; None for the kind's own: 32, 100, 70.
-        kernel: odd kernel size.
+        kernel: odd kernel size, of all axes or one for each.
         channels: input channels, 2 for each complex image that it sees.
         dimensions: 1, 2 or 3.
         periodic: whether the first axis goes round, as the time of a heartbeat does.

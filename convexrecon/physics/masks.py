@@ -1,6 +1,6 @@
 """Sampling masks: made to an exact number of samples, or found in k-space that is already undersampled.
 
-Masks here are centred, (y, x), DC at (y//2, x//2), as in files.
+Masks here are centred, (y, x), DC at (y//2, x//2), as in files; of a series every frame has its own, (t, y, x).
 """
 
 import math
@@ -15,7 +15,10 @@ from torch import Tensor
 from convexrecon.errors import InputError
 from convexrecon.physics.poisson_disc import poisson_disc
 
-MaskKind = Literal["poisson", "random", "equispaced", "full"]
+MaskKind = Literal["poisson", "random", "equispaced", "variable", "full"]
+
+# Density of the columns of kind "variable" at the edge of k-space, relative to the centre's; it falls as a square.
+_EDGE_DENSITY = 0.05
 
 # The acceleration reached may differ by this fraction from the one asked for; more is refused.
 ACCELERATION_TOLERANCE = 0.02
@@ -27,8 +30,10 @@ class MaskSettings:
 
     Attributes:
         kind: ``poisson``: 2-D variable-density Poisson disc; ``random`` and ``equispaced``: whole columns (the
-            readout y is complete, x is undersampled) as fastMRI, arXiv:1811.08839, section 4.9; ``full``:
-            everything, whatever the acceleration.
+            readout y is complete, x is undersampled) as fastMRI, arXiv:1811.08839, section 4.9; ``variable``: random
+            columns, fewer of them the farther out, as suits series, whose frames are sampled differently;
+            ``full``: everything, whatever the acceleration. Of a volume, whose readout is z, y and x are both
+            undersampled, by ``poisson``.
         acceleration: number of grid points over number of samples, the calibration included; at least 1.
         calibration: side of the fully sampled central square of a Poisson disc, in samples.
         center_fraction: fraction of the columns that is fully sampled in the centre, for the column kinds.
@@ -55,19 +60,19 @@ class MaskSettings:
             )
 
 
-def sampling_mask(shape: tuple[int, int], settings: MaskSettings, generator: torch.Generator) -> Tensor:
+def sampling_mask(shape: tuple[int, ...], settings: MaskSettings, generator: torch.Generator) -> Tensor:
     """Draw a mask whose acceleration is within 2 % of the one asked for.
 
     The number of samples (of columns, for the column kinds) is fixed beforehand, round(total / acceleration),
     so it does not depend on chance.
 
     Args:
-        shape: (y, x), in samples.
+        shape: (y, x), in samples; (t, y, x) for a mask that differs from frame to frame, each of them exact.
         settings: kind and amount.
         generator: source of randomness; see `convexrecon.seeding.generator`.
 
     Returns:
-        (y, x) float32, zeros and ones, centred.
+        float32 of that shape, zeros and ones, centred.
 
     Raises:
         InputError: an empty shape; a calibration region larger than the image or than the whole budget of
@@ -78,6 +83,10 @@ def sampling_mask(shape: tuple[int, int], settings: MaskSettings, generator: tor
     >>> mask[0].sum(), bool((mask == mask[0]).all())
     (tensor(15.), True)
     """
+    if len(shape) == 3 and shape[0] >= 1:
+        return torch.stack([sampling_mask(shape[1:], settings, generator) for _ in range(shape[0])])
+    if len(shape) != 2:
+        raise InputError(f"mask: expected a shape (y, x) or (t, y, x), found {tuple(shape)}")
     rows, columns = shape
     if rows < 1 or columns < 1:
         raise InputError(f"mask: shape {tuple(shape)} is empty; expected at least 1 x 1")
@@ -85,7 +94,7 @@ def sampling_mask(shape: tuple[int, int], settings: MaskSettings, generator: tor
         return torch.ones(shape)
     if settings.kind == "poisson":
         count = _budget(rows * columns, settings.acceleration, f"samples of {rows} x {columns}")
-        _check_calibration(shape, settings, count)
+        _check_calibration((rows, columns), settings, count)
         sampled = poisson_disc((rows, columns), count, int(settings.calibration), generator)
         return torch.from_numpy(sampled).float()
     count = _budget(columns, settings.acceleration, f"columns of {columns}")
@@ -137,6 +146,10 @@ def _columns(total: int, count: int, settings: MaskSettings, generator: torch.Ge
     wanted = count - centre
     if settings.kind == "random":
         chosen = torch.randperm(len(outer), generator=generator)[:wanted]
+    elif settings.kind == "variable":
+        distance = (outer - total // 2).abs().double() / max(total // 2, 1)
+        density = _EDGE_DENSITY + (1 - _EDGE_DENSITY) * (1 - distance).square()
+        chosen = torch.multinomial(density, wanted, generator=generator) if wanted else outer[:0]
     else:
         # Spaced over the outer columns alone, so that the total comes out exact: fastMRI's adjusted spacing.
         offset = torch.rand((), generator=generator, dtype=torch.float64)

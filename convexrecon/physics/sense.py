@@ -19,6 +19,8 @@ class Sense:
     Attributes:
         maps: (B, C, *N) complex sensitivity maps S.
         mask: (B or 1, 1, *N) sampling mask M, zeros and ones, uncentred (DC at index 0).
+        axes: how many of the last axes F transforms; all of them if None. Of a series (t, y, x), and of a volume
+            whose fully sampled readout comes first and is transformed already, 2: every frame has its own k-space.
 
     Raises:
         InputError: shapes that do not fit together, or a mask that samples nothing.
@@ -32,6 +34,7 @@ class Sense:
 
     maps: Tensor
     mask: Tensor
+    axes: int | None = None
 
     def __post_init__(self) -> None:
         if self.maps.ndim < 3 or not self.maps.is_complex():
@@ -48,15 +51,24 @@ class Sense:
             )
         if not bool(torch.any(self.mask != 0)):
             raise InputError("mask: samples nothing (every entry is zero)")
+        if self.axes is not None and not 1 <= self.axes <= self.ndim:
+            raise InputError(
+                f"axes: expected 1 to {self.ndim}, those of maps {tuple(self.maps.shape)}, found {self.axes}"
+            )
 
     @property
     def ndim(self) -> int:
         """Number of image dimensions."""
         return self.maps.ndim - 2
 
+    @property
+    def transformed(self) -> int:
+        """How many of the last axes are transformed."""
+        return self.ndim if self.axes is None else self.axes
+
     def forward(self, image: Tensor) -> Tensor:
         """A x: image (B, *N) -> k-space (B, C, *N), zero where not sampled."""
-        return self.mask * fft(self.maps * image.unsqueeze(1), self.ndim)
+        return self.mask * fft(self.maps * image.unsqueeze(1), self.transformed)
 
     def adjoint(self, kspace: Tensor) -> Tensor:
         """A^H y: k-space (B, C, *N) -> image (B, *N).
@@ -68,12 +80,16 @@ class Sense:
             raise InputError(
                 f"kspace: expected the shape of the maps {tuple(self.maps.shape)}, found {tuple(kspace.shape)}"
             )
-        return (self.maps.conj() * ifft(self.mask * kspace, self.ndim)).sum(1)
+        return (self.maps.conj() * ifft(self.mask * kspace, self.transformed)).sum(1)
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H A x: image (B, *N) -> image (B, *N); one mask product, since M is zeros and ones."""
-        return self.adjoint(fft(self.maps * image.unsqueeze(1), self.ndim))
+        return self.adjoint(fft(self.maps * image.unsqueeze(1), self.transformed))
 
     def to(self, device: torch.device | str) -> "Sense":
         """The same operator on another device."""
-        return Sense(self.maps.to(device), self.mask.to(device))
+        return Sense(self.maps.to(device), self.mask.to(device), self.axes)
+
+    def as_precise_as(self, image: Tensor) -> "Sense":
+        """The same operator in the precision of a complex image."""
+        return Sense(self.maps.to(image.dtype), self.mask.to(image.real.dtype), self.axes)

@@ -9,7 +9,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.cascade import Cascade, input_channels
-from convexrecon.data.dataset import Batch, PreparedSlices, SliceKey, batches
+from convexrecon.data.dataset import Batch, PreparedSlices, batches
+from convexrecon.data.prepared_files import SliceKey
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.seeding import generator
 from convexrecon.training.config import RunSettings, seed_of_training

@@ -15,7 +15,7 @@ from convexrecon.convex.sampled_pixels import SampledPixels
 from convexrecon.convex.trained_gates import trained_gates
 from convexrecon.errors import InputError
 from convexrecon.seeding import generator
-from convexrecon.training.config import RunSettings, seed_of_training
+from convexrecon.training.config import RunSettings, kernel_of, seed_of_training
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade
 
@@ -78,7 +78,7 @@ def grow_gates(settings: RunSettings, index: int, samples: Sequence[Tensor], str
 
 
 def _kernel(settings: RunSettings, samples: Sequence[Tensor]) -> tuple[int, ...]:
-    return (settings.model.kernel,) * (samples[0].ndim - 2)
+    return kernel_of(settings, samples[0].ndim - 2)
 
 
 def _gates_of_run(folder: Path, index: int, shape: tuple[int, ...], count: int) -> Gates:

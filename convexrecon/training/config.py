@@ -12,6 +12,7 @@ from convexrecon.cascade import BLOCK_INPUTS
 from convexrecon.convex.gate_growth import GrowthSettings
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.denoisers.building import DenoiserKind
+from convexrecon.denoisers.convolution import kernel_sizes
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.training.descent_settings import DescentSettings
@@ -35,7 +36,9 @@ class ModelSettings:
         stacking: "cascade" (denoiser and data consistency in turn) or "features" (hidden channels stacked,
             no data consistency).
         blocks: number of blocks, or of layers when stacking features.
-        kernel: odd kernel size.
+        kernel: odd kernel size, of all axes or one for each, e.g. [3, 5, 5] of (t, y, x).
+        periodic: whether the first axis of three goes round, as the time of a heartbeat does; of the methods that
+            descend a loss.
         units: gates of a gated block, hidden units of a ReLU block.
         denoiser: of the methods that descend a loss: "relu" (two layers, as the convex ones), "resnet" (GLEAM's) or
             "modl" (MoDL's).
@@ -55,7 +58,8 @@ class ModelSettings:
 
     stacking: Literal["cascade", "features"] = "cascade"
     blocks: int = 5
-    kernel: int = 5
+    kernel: int | tuple[int, ...] = 5
+    periodic: bool = False
     units: int = 32
     denoiser: DenoiserKind = "relu"
     width: int | None = None
@@ -68,7 +72,8 @@ class ModelSettings:
     halo: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.blocks < 0 or self.units < 1 or self.kernel < 1 or self.kernel % 2 == 0:
+        sizes = self.kernel if isinstance(self.kernel, tuple) else (self.kernel,)
+        if self.blocks < 0 or self.units < 1 or not sizes or any(size < 1 or size % 2 == 0 for size in sizes):
             raise InputError(
                 "model: expected blocks >= 0, units >= 1 and an odd kernel, "
                 f"found {self.blocks}, {self.units}, {self.kernel}"
@@ -194,6 +199,7 @@ class RunSettings:
             differ in it alone see the same data.
         batch_size: slices of one shape taken together.
         validation_fraction: share of the volumes held out.
+        slab: how many slices of a volume are taken together, of data whose layout is "volume"; all if None.
         mask: how the data are undersampled.
         model: the network.
         convex: of method "convex".
@@ -205,12 +211,15 @@ class RunSettings:
     training_seed: int | None = None
     batch_size: int = 1
     validation_fraction: float = 0.15
+    slab: int | None = None
     mask: MaskSettings = field(default_factory=MaskSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     convex: ConvexSettings = field(default_factory=ConvexSettings)
     descent: DescentSettings = field(default_factory=DescentSettings)
 
     def __post_init__(self) -> None:
+        if self.slab is not None and self.slab < 1:
+            raise InputError(f"slab: expected at least 1 slice, found {self.slab}")
         if self.batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, found {self.batch_size}")
         if not 0 <= self.validation_fraction < 1:
@@ -228,6 +237,14 @@ class RunSettings:
 def seed_of_training(settings: RunSettings) -> int:
     """The seed of what `training_seed` is of."""
     return settings.seed if settings.training_seed is None else settings.training_seed
+
+
+def kernel_of(settings: RunSettings, dimensions: int) -> tuple[int, ...]:
+    """The kernel size along each image axis; InputError where the settings name another number of axes."""
+    try:
+        return kernel_sizes(settings.model.kernel, dimensions)
+    except InputError as error:
+        raise InputError(f"model.{error}") from None
 
 
 def load_settings(path: Path) -> RunSettings:
@@ -303,6 +320,10 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, list) and any(get_origin(kind) is tuple for kind in get_args(hint)):
         return tuple(_checked(item, int, where) for item in value)
     accepted = [t for t in (get_args(hint) or (hint,)) if t is not type(None)]
+    if isinstance(value, list) and tuple[int, ...] in accepted:
+        if not all(type(item) is int for item in value):
+            raise InputError(f"{where}: expected a whole number or a list of them, found {value!r}")
+        return tuple(value)
     kind = accepted[0]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -45,8 +45,8 @@ def _write_remaining(data: BlockData, index: int) -> None:
         for batch in data.batches(f"{data.name}: errors that consistency leaves, block {index + 1}"):
             image = read_store(data.images(index), keys_of(batch)).to(data.device)
             # Written once, for passes of any precision: in double, so that it is the same each time.
-            sense = Sense(batch.sense.maps.to(torch.complex128), batch.sense.mask.double())
             wide = image.to(torch.complex128)
+            sense = batch.sense.as_precise_as(wide)
             with torch.no_grad():
                 after = consistency(wide, sense, sense.adjoint(batch.kspace.to(torch.complex128)))
             yield keys_of(batch), (batch.target - after).to(image.dtype)
@@ -101,9 +101,8 @@ class BehindConsistency:
 
 def left_of(consistency: DataConsistency, error: Tensor, sense: Sense) -> Tensor:
     """`remaining_error` of (B, *N) complex, as exact as the precision asks for; sense may have another one."""
-    same = Sense(sense.maps.to(error.dtype), sense.mask.to(error.real.dtype))
     tolerance, most = COARSE if error.dtype == torch.complex64 else FINE
-    return remaining_error(consistency, error, same, tolerance=tolerance, max_iterations=most)
+    return remaining_error(consistency, error, sense.as_precise_as(error), tolerance=tolerance, max_iterations=most)
 
 
 def loss_consistency(settings: RunSettings) -> ProximalDataConsistency | GradientDataConsistency:

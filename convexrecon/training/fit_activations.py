@@ -1,6 +1,7 @@
 """What the fit of a convex block takes: measured on one slice, fitted to a loose tolerance."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -66,7 +67,7 @@ def largest_slice(slices: PreparedSlices) -> PreparedSlices:
     if len(slices) == 0:
         raise InputError(f"{slices.folder}: expected at least one slice, found none")
     one = copy.copy(slices)
-    one.slices = (max(slices.slices, key=lambda key: key.shape[0] * key.shape[1] * key.shape[2]),)
+    one.slices = (max(slices.slices, key=lambda key: math.prod(key.shape)),)
     return one
 
 

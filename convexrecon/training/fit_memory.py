@@ -15,7 +15,7 @@ from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.errors import InputError
 from convexrecon.evaluate.tables import aligned
-from convexrecon.training.config import RunSettings
+from convexrecon.training.config import RunSettings, kernel_of
 from convexrecon.training.measured_step import step_memory
 from convexrecon.training.memory_model import MemoryModel, Varied, memory_model, varied
 from convexrecon.training.profiler import resident_mb
@@ -109,7 +109,7 @@ def _described(
         measured = step_memory(varied(settings, model.vary, largest), slices, device).activations_mb
     gram = None
     if settings.method == "convex":
-        channels, kernel = 2 * len(settings.model.inputs), (settings.model.kernel,) * 2
+        channels, kernel = 2 * len(settings.model.inputs), kernel_of(settings, slices.dimensions)
         gram = gram_bytes(settings.model.units, feature_count(channels, kernel, settings.convex.program.constant)) / 1e6
     return FittedMemory(
         method=settings.method,
@@ -186,7 +186,7 @@ def fit_methods(
     """
     with ExitStack() as stack:
         if data is not None:
-            slices = PreparedSlices(data, trainers[0].mask, seed=trainers[0].seed)
+            slices = PreparedSlices(data, trainers[0].mask, seed=trainers[0].seed, slab=trainers[0].slab)
         elif size is not None:
             slices = stack.enter_context(simulated_slice(trainers[0], size, coils))
         else:

@@ -28,10 +28,19 @@ def split_batch(batch: Batch, share: float, seed: int) -> tuple[Batch, Batch]:
     held_out: list[Tensor] = []
     for mask, volume, index in zip(batch.mask[:, 0], batch.volume, batch.slice_index, strict=True):
         rng = generator(seed, "held_out", volume, index)
-        for part, found in zip(split_samples(torch.fft.fftshift(mask), share, rng), (kept, held_out), strict=True):
-            found.append(torch.fft.ifftshift(part))
+        for part, found in zip(_split_frames(mask, share, rng), (kept, held_out), strict=True):
+            found.append(part)
     first, second = (
         replace(batch, kspace=batch.kspace * mask, mask=mask)
         for mask in (torch.stack(kept).unsqueeze(1), torch.stack(held_out).unsqueeze(1))
     )
     return first, second
+
+
+def _split_frames(mask: Tensor, share: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Split an uncentred mask (*N), frame by frame where it has more axes than (y, x)."""
+    plane = (-2, -1)
+    frames = torch.fft.fftshift(mask, dim=plane).reshape(-1, *mask.shape[-2:])
+    parts = [split_samples(frame, share, rng) for frame in frames]
+    first, second = (torch.stack([part[k] for part in parts]).view(mask.shape) for k in (0, 1))
+    return torch.fft.ifftshift(first, dim=plane), torch.fft.ifftshift(second, dim=plane)

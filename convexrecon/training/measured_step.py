@@ -13,7 +13,7 @@ from convexrecon.data.dataset import Batch, PreparedSlices, batch_plan, stack
 from convexrecon.errors import InputError
 from convexrecon.seeding import generator
 from convexrecon.training.block_data import BlockData
-from convexrecon.training.config import RunSettings
+from convexrecon.training.config import RunSettings, kernel_of
 from convexrecon.training.descent import Descent, Portion, parameters_of
 from convexrecon.training.fit_activations import fit_activations_mb, largest_slice
 from convexrecon.training.image_store import slice_keys
@@ -76,7 +76,7 @@ def step_memory(settings: RunSettings, slices: PreparedSlices, device: torch.dev
     """
     if settings.method == "convex":
         return _fit_memory(settings, slices, device)
-    descent = _descent(settings, device)
+    descent = _descent(settings, slices.dimensions, device)
     batch = _copies(slices, settings.batch_size).to(device)
     clock = StepClock(device)
     descent.step(Portion(batch), clock)
@@ -102,7 +102,7 @@ def step_seconds(settings: RunSettings, slices: PreparedSlices, device: torch.de
     Raises:
         InputError: settings that the method refuses.
     """
-    descent = _descent(settings, device)
+    descent = _descent(settings, slices.dimensions, device)
     plan = batch_plan(slices, settings.batch_size, generator=generator(settings.seed, "order", 1))
     clocks: list[dict[str, float]] = []
     for number in range(TIMED_STEPS + 1):
@@ -115,12 +115,12 @@ def step_seconds(settings: RunSettings, slices: PreparedSlices, device: torch.de
     return StepSeconds(data, forward, backward, len(plan))
 
 
-def _descent(settings: RunSettings, device: torch.device) -> Descent:
+def _descent(settings: RunSettings, dimensions: int, device: torch.device) -> Descent:
     if settings.method == "layerwise":
         settings = replace(settings, method="end_to_end", model=replace(settings.model, blocks=1))
     if settings.method not in MEASURED:
         raise InputError(f"method: {settings.method!r} cannot be measured; expected one of {', '.join(MEASURED)}")
-    model = new_cascade(settings).to(device)
+    model = new_cascade(settings, dimensions).to(device)
     return TRAINERS[settings.method](model, settings.descent, Ranks())
 
 
@@ -138,7 +138,9 @@ def _fit_memory(settings: RunSettings, slices: PreparedSlices, device: torch.dev
         data.write_images(cascade, 0)
         samples = [data.features(cascade, slice_keys(data.slices), 0)]
         taken = fit_activations_mb(data, cascade, 0, samples)
-    filters = feature_count(samples[0].shape[1], (settings.model.kernel,) * 2, settings.convex.program.constant)
+    filters = feature_count(
+        samples[0].shape[1], kernel_of(settings, slices.dimensions), settings.convex.program.constant
+    )
     # float32: of every gate its own filter and offset, and weights for two outputs.
     weights = 4e-6 * settings.model.units * (3 * filters) * settings.model.blocks
     return StepMemory(taken, weights, 0.0)

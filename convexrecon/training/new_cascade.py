@@ -10,14 +10,19 @@ from convexrecon.physics.data_consistency import (
     ProximalDataConsistency,
 )
 from convexrecon.seeding import generator
-from convexrecon.training.config import RunSettings, seed_of_training
+from convexrecon.training.config import RunSettings, kernel_of, seed_of_training
 
 
-def new_cascade(settings: RunSettings) -> Cascade:
+def new_cascade(settings: RunSettings, dimensions: int = 2) -> Cascade:
     """Denoisers and data consistency as `settings.model` and `settings.descent` describe, seeded.
 
+    Args:
+        settings: of the run.
+        dimensions: number of image axes.
+
     Raises:
-        InputError: feature stacking is asked for, or no blocks.
+        InputError: feature stacking is asked for, no blocks, or a kernel or a periodic axis that images of so many
+            axes do not have.
     """
     model = settings.model
     if model.stacking != "cascade" or model.blocks < 1:
@@ -25,15 +30,19 @@ def new_cascade(settings: RunSettings) -> Cascade:
             f"{settings.method}: expected model.stacking = 'cascade' with at least one block, "
             f"found {model.stacking!r} with {model.blocks}"
         )
-    return Cascade([_block(settings, index) for index in range(model.blocks)], initial=model.initial)
+    if model.periodic and dimensions < 3:
+        raise InputError(f"model.periodic: expected images of three axes, (t, y, x), found {dimensions}")
+    return Cascade([_block(settings, index, dimensions) for index in range(model.blocks)], initial=model.initial)
 
 
-def _block(settings: RunSettings, index: int) -> Block:
+def _block(settings: RunSettings, index: int, dimensions: int) -> Block:
     model = settings.model
     denoiser = new_denoiser(
         model.denoiser,
         width=model.units if model.denoiser == "relu" else model.width,
-        kernel=model.kernel,
+        kernel=kernel_of(settings, dimensions),
+        dimensions=dimensions,
+        periodic=model.periodic,
         channels=2 * len(model.inputs),
         spectral=model.spectral,
         generator=generator(seed_of_training(settings), "initial", index),

@@ -56,7 +56,7 @@ class BehindHeldOut:
 
     def samples(self, images: Tensor) -> Tensor:
         """B x: (n, *N) complex -> (n, C, |Lambda|)."""
-        kspace = fft(self.held_out.maps.to(images.dtype) * images.unsqueeze(1), self.kept.ndim)
+        kspace = fft(self.held_out.maps.to(images.dtype) * images.unsqueeze(1), self.kept.transformed)
         return kspace[:, :, self.held_out.mask[0, 0] != 0]
 
     def _pulled(self, samples: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class BehindHeldOut:
         maps = self.held_out.maps.to(samples.dtype)
         kspace = maps.new_zeros(len(samples), *maps.shape[1:])
         kspace[:, :, self.held_out.mask[0, 0] != 0] = samples
-        return (maps.conj() * ifft(kspace, self.kept.ndim)).sum(1)
+        return (maps.conj() * ifft(kspace, self.kept.transformed)).sum(1)
 
 
 @contextmanager
@@ -117,9 +117,9 @@ def _write_unexplained(data: BlockData, index: int) -> None:
             image = read_store(data.images(index), keys).to(data.device)
             behind, kspace, held_out = _behind(data, position)
             # Written once, for passes of any precision: in double, so that it is the same each time.
-            sense = Sense(behind.kept.maps.to(torch.complex128), behind.kept.mask.double())
+            wide = image.to(torch.complex128)
+            sense = behind.kept.as_precise_as(wide)
             with torch.no_grad():
-                wide = image.to(torch.complex128)
                 after = behind.consistency(wide, sense, sense.adjoint(kspace.to(torch.complex128)))
                 images = torch.cat([after, wide]) if behind.share > 0 else after
                 unexplained = behind.scaled(held_out - behind.samples(images))

@@ -9,7 +9,7 @@ from convexrecon.data.dataset import PreparedSlices, split_volumes
 from convexrecon.errors import InputError
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_program import certify_block
-from convexrecon.training.config import RunSettings
+from convexrecon.training.config import RunSettings, kernel_of
 from convexrecon.training.image_store import slice_keys
 from convexrecon.training.layerwise import train_layerwise
 from convexrecon.training.ranks import joined_ranks
@@ -63,9 +63,13 @@ def training_sets(
     Raises:
         InputError: a folder that holds no prepared volumes, or a single volume to be split.
     """
-    slices = PreparedSlices(data, settings.mask, seed=settings.seed)
+    slices = PreparedSlices(data, settings.mask, seed=settings.seed, slab=settings.slab)
+    _check_kernel(settings, slices)
     if validation is not None:
-        return slices, PreparedSlices(validation, settings.mask, seed=settings.seed)
+        others = PreparedSlices(validation, settings.mask, seed=settings.seed, slab=settings.slab)
+        if others.layout != slices.layout:
+            raise InputError(f"{validation}: expected layout {slices.layout!r} as {data}, found {others.layout!r}")
+        return slices, others
     if settings.validation_fraction == 0:
         return slices, None
     names = slices.volume_names
@@ -76,6 +80,22 @@ def training_sets(
         )
     kept, held_out = split_volumes(names, settings.validation_fraction, settings.seed)
     return slices.subset(kept), slices.subset(held_out)
+
+
+def _check_kernel(settings: RunSettings, slices: PreparedSlices) -> None:
+    """Refuse a kernel that is larger than the samples along an axis, and one for another number of axes."""
+    kernel = kernel_of(settings, slices.dimensions)
+    if settings.method == "convex" and settings.model.periodic:
+        raise InputError(
+            "model.periodic: convex blocks pad with zeros; expected it with the methods that descend a loss"
+        )
+    for key in slices.slices:
+        if slices.dimensions > 2 and any(size > have for size, have in zip(kernel, key.shape[1:], strict=True)):
+            what = "slab" if key.is_slab else slices.layout
+            raise InputError(
+                f"model.kernel: {kernel} is larger than the {what} of {key.path.name}, {key.shape[1:]}; "
+                "expected at most its size along every axis"
+            )
 
 
 def certify_run(
@@ -132,7 +152,7 @@ def certify_run(
 def _trained_on(run: RunFolder, data: Path, settings: RunSettings) -> PreparedSlices:
     """Exactly the slices the run was trained on, in their order."""
     wanted: list[str] = run.read_summary()["data"]["train"]
-    slices = PreparedSlices(data, settings.mask, seed=settings.seed)
+    slices = PreparedSlices(data, settings.mask, seed=settings.seed, slab=settings.slab)
     volumes = sorted({key.rpartition("/")[0] for key in wanted})
     missing = sorted(set(volumes) - set(slices.volume_names))
     if missing:

@@ -70,7 +70,7 @@ def train_descent(
     options = settings.descent
     if run.weights.exists():
         return load_cascade(run.weights)[0].to(device)
-    model = new_cascade(settings) if options.start_run is None else cascade_of_run(settings, train)
+    model = new_cascade(settings, train.dimensions) if options.start_run is None else cascade_of_run(settings, train)
     model.to(device)
     seed = seed_of_training(settings)
     loop = Loop(options, settings.batch_size, seed, train, validation, run, device, ranks, progress and ranks.is_lead)
