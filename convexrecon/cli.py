@@ -33,13 +33,17 @@ def simulate(
     volumes: Annotated[
         int | None, typer.Option(help="Number of files; 8, or as many as your images fill.", show_default=False)
     ] = None,
-    slices: Annotated[int, typer.Option(help="Slices in each.")] = 4,
+    slices: Annotated[
+        int | None,
+        typer.Option(help="Slices in each; 4, of a volume 32, of a cine 12 frames.", show_default=False),
+    ] = None,
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(help="Image size y x; 160 144, or that of your images.", show_default=False),
     ] = None,
     vary_size: Annotated[bool, typer.Option(help="Sizes and coil counts that differ between files.")] = False,
     coils: Annotated[int, typer.Option(help="Receive coils.")] = 8,
+    layout: Annotated[str, typer.Option(help="slices, volume (z, y, x) or cine (t, y, x).")] = "slices",
     anatomy: Annotated[str, typer.Option(help="head, knee or mixed.")] = "mixed",
     noise: Annotated[float, typer.Option(help="Noise deviation, as a share of the image's 95th percentile.")] = 0.01,
     images: Annotated[Path | None, typer.Option(help="Your own images (.npy, .npz, .h5) instead.")] = None,
@@ -48,6 +52,7 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Make a multi-coil data set in the fastMRI layout, from random anatomies or your own images."""
+    from convexrecon.data.prepared_files import Layout
     from convexrecon.data.simulation import simulate_dataset
 
     paths = simulate_dataset(
@@ -56,6 +61,7 @@ def simulate(
         slices=slices,
         size=size,
         coils=coils,
+        layout=one_of("layout", layout, get_args(Layout)),
         anatomy=one_of("anatomy", anatomy, ("head", "knee", "mixed")),
         noise=noise,
         images=images,
@@ -75,15 +81,21 @@ def prepare(
         str, typer.Option(help="Sensitivity maps: espirit, or walsh (less exact; not faster here).")
     ] = "espirit",
     calibration: Annotated[int, typer.Option(help="Side of the calibration square in k-space.")] = 16,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="slices, volume or cine; what the files say by default.", show_default=False),
+    ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Estimate coil sensitivities once, form the targets, and cache both; a second run does what is missing."""
     from convexrecon.data.preparation import PreparationSettings
     from convexrecon.data.preparation import prepare as run_preparation
+    from convexrecon.data.prepared_files import Layout
 
     settings = PreparationSettings(maps=one_of("maps", maps, ("espirit", "walsh")), calibration=calibration)
-    report = run_preparation(source, out, settings, device=device_named(device), progress=not quiet)
+    known = None if layout is None else one_of("layout", layout, get_args(Layout))
+    report = run_preparation(source, out, settings, layout=known, device=device_named(device), progress=not quiet)
     renewed = f" ({len(report.renewed)} of them anew)" if report.renewed else ""
     typer.echo(f"{len(report.prepared)} volumes prepared{renewed}, {len(report.skipped)} already there, in {out}")
 

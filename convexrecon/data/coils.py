@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from convexrecon.errors import InputError
 from convexrecon.seeding import generator
 
+SLICES_DEPTH = 0.2  # of a stack of slices
+VOLUME_DEPTH = 1.2  # of a volume, whose coils see its two ends differently
 _TWO_RINGS = 12  # more coils than this sit in two rings, above and below the slice
 
 
@@ -27,11 +29,13 @@ class CoilArray:
         place: (C, 3) position (y, x, z) of each loop.
         facing: (C, 2) in-plane unit normal (y, x).
         gain: (C,) complex gain.
+        depth: how far apart the slice positions 0 and 1 are along z.
     """
 
     place: NDArray[np.float64]
     facing: NDArray[np.float64]
     gain: NDArray[np.complex128]
+    depth: float = SLICES_DEPTH
 
     def __len__(self) -> int:
         return len(self.gain)
@@ -42,7 +46,7 @@ class CoilArray:
         Args:
             y: (Ny, 1) coordinates, in the units of the array.
             x: (1, Nx) coordinates.
-            position: slice position in [0, 1]; the array sees neighbouring slices almost alike.
+            position: slice position in [0, 1]; of a small depth the array sees all slices almost alike.
         """
         lobes = np.stack([self._lobe(coil, y, x, position) for coil in range(len(self))])
         lobes /= np.sqrt(np.sum(lobes.real**2 + lobes.imag**2, axis=0))
@@ -51,7 +55,7 @@ class CoilArray:
     def _lobe(self, coil: int, y: NDArray[Any], x: NDArray[Any], position: float) -> NDArray[np.complex64]:
         """B_x - i B_y of a dipole m at distance d: (3 (m.d) d - m |d|^2) / |d|^5."""
         dy, dx = (y - self.place[coil, 0]).astype(np.float32), (x - self.place[coil, 1]).astype(np.float32)
-        dz = float(self.place[coil, 2]) + 0.2 * (position - 0.5)
+        dz = float(self.place[coil, 2]) + self.depth * (position - 0.5)
         my, mx = (float(m) for m in self.facing[coil])
         square = dy**2 + dx**2 + dz**2
         along = 3 * (my * dy + mx * dx)
@@ -59,13 +63,16 @@ class CoilArray:
         return np.asarray(np.complex64(self.gain[coil]) * field / (square**2 * np.sqrt(square)), np.complex64)
 
 
-def random_coils(count: int, seed: int, half_size: tuple[float, float] = (1.0, 1.0)) -> CoilArray:
-    """A jittered ring (two rings for more than 12 coils) of loops that face the object.
+def random_coils(
+    count: int, seed: int, half_size: tuple[float, float] = (1.0, 1.0), depth: float = SLICES_DEPTH
+) -> CoilArray:
+    """A jittered ring (two rings for more than 12 coils, or a deep volume) of loops that face the object.
 
     Args:
         count: number of coils.
         seed: determines places, gains and phases.
         half_size: (y, x) half of the field of view that the array surrounds.
+        depth: how far apart the slice positions 0 and 1 are along z, in the same units.
 
     Raises:
         InputError: count below 1.
@@ -84,9 +91,11 @@ def random_coils(count: int, seed: int, half_size: tuple[float, float] = (1.0, 1
     # A rounded rectangle beyond the field of view: what is singular or zero near a loop stays outside.
     rounded = (np.sin(angle) ** 4 + np.cos(angle) ** 4) ** -0.25
     distance = (1.4 + 0.12 * draws[1]) * rounded
-    rings = np.where(index % 2 == 0, 0.3, -0.3) if count > _TWO_RINGS else 0.0
+    deep = depth > 2 * SLICES_DEPTH
+    apart = depth / 4 if deep else 0.3
+    rings = np.where(index % 2 == 0, apart, -apart) if deep or count > _TWO_RINGS else 0.0
     height = rings + 0.1 * (2 * draws[2] - 1)
     out_y, out_x = np.sin(angle), np.cos(angle)
     place = np.stack([distance * half_size[0] * out_y, distance * half_size[1] * out_x, height], axis=1)
     gain = (0.75 + 0.5 * draws[3]) * np.exp(2j * math.pi * draws[4])
-    return CoilArray(place, np.stack([-out_y, -out_x], axis=1), gain)
+    return CoilArray(place, np.stack([-out_y, -out_x], axis=1), gain, depth)

@@ -34,6 +34,7 @@ class ImageStack:
         key: the array's name in it; empty for .npy.
         shape: (slices, y, x); all leading axes of the array are flattened into slices, the last fastest.
         is_complex: False where the file holds magnitudes, whose images here have zero phase.
+        frames: length of the array's axis before (y, x), a volume's slices or a series' frames; None without one.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ImageStack:
     shape: tuple[int, int, int]
     is_complex: bool
     _read: Callable[[int], NDArray[Any]]
+    frames: int | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -155,7 +157,9 @@ def _stack(
         return read(where)
 
     is_complex = parts or dtype.kind == "c" or _is_complex_pair(dtype)
-    return ImageStack(path, key, (slices, int(shape[-2]), int(shape[-1])), is_complex, read_slice)
+    return ImageStack(
+        path, key, (slices, int(shape[-2]), int(shape[-1])), is_complex, read_slice, leading[-1] if leading else None
+    )
 
 
 def _as_complex(values: NDArray[Any]) -> NDArray[np.complex64]:

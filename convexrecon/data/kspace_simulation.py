@@ -80,6 +80,7 @@ class ImageSubject:
     indices: tuple[int, ...]
     size: tuple[int, int]
     seed: int
+    moves: bool = True
     supersampling: int = _IMAGE_SUPERSAMPLING
 
     @property
@@ -95,8 +96,10 @@ class ImageSubject:
         gain = (fine_size[0] * fine_size[1] / image.numel()) ** 0.5
         fine = gain * centred_ifft(_pad_centre(spectrum, fine_size), 2).numpy()
         y, x = grid_coordinates(fine_size, 2 / (max(self.size) * self.supersampling))
+        # Through the frames of a series the phase stays, as it does in a patient who lies still.
+        position = index / max(len(self.indices), 2) if self.moves else 0.5
         if not self.stack.is_complex:
-            fine = fine * np.exp(1j * smooth_phase(self.seed, y, x, index / max(len(self.indices), 2)))
+            fine = fine * np.exp(1j * smooth_phase(self.seed, y, x, position))
         return np.asarray(fine, np.complex64), y, x
 
 

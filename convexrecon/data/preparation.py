@@ -1,9 +1,10 @@
 """Scanner files to prepared volumes: coil sensitivities once, SENSE targets, readout cropped, all cached."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -12,50 +13,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
-from convexrecon.data.fastmri import ScanInfo, find_scans, read_kspace, read_scan_info
+from convexrecon.data.fastmri import ScanInfo, find_scans, read_scan_info
 from convexrecon.data.prepared_files import PREPARED_FORMAT as PREPARED_FORMAT
+from convexrecon.data.prepared_files import Layout, checked_layout
+from convexrecon.data.slice_preparation import PreparationSettings as PreparationSettings
+from convexrecon.data.slice_preparation import crop_oversampling as crop_oversampling
+from convexrecon.data.slice_preparation import prepare_slice as prepare_slice
+from convexrecon.data.volume_preparation import Parts, Read, named, prepared_series, prepared_volume, reader
 from convexrecon.errors import InputError
-from convexrecon.physics.fourier import centred_fft, centred_ifft, crop_centre
 from convexrecon.physics.masks import detect_mask, is_fully_sampled, missing_samples
-from convexrecon.physics.sensitivity_maps import calibration_region, espirit, walsh
-
-# Fewer fully sampled lines than this in the centre say too little about the coils.
-LEAST_CALIBRATION = 4
-
-MapsKind = Literal["espirit", "walsh"]
-
-
-@dataclass(frozen=True)
-class PreparationSettings:
-    """How sensitivities are estimated.
-
-    Attributes:
-        maps: "espirit", or "walsh", which has no null space and is less exact.
-        calibration: side of the fully sampled central square they are estimated from, in samples.
-        espirit_kernel: side of ESPIRiT's patches, in samples; at most half the calibration region is used.
-        espirit_threshold: its singular values kept, relative to the largest.
-        espirit_crop: eigenvalue below which a pixel is outside the object.
-
-    Raises:
-        InputError: a value out of range.
-    """
-
-    maps: MapsKind = "espirit"
-    calibration: int = 16
-    espirit_kernel: int = 6
-    espirit_threshold: float = 0.02
-    espirit_crop: float = 0.9
-
-    def __post_init__(self) -> None:
-        if self.maps not in get_args(MapsKind):
-            raise InputError(f"maps: found {self.maps!r}; expected one of {', '.join(get_args(MapsKind))}")
-        if self.calibration < LEAST_CALIBRATION:
-            raise InputError(f"calibration: found {self.calibration}; expected at least {LEAST_CALIBRATION} samples")
-        if self.espirit_kernel < 1:
-            raise InputError(f"espirit_kernel: found {self.espirit_kernel}; expected at least 1 sample")
-        for name in ("espirit_threshold", "espirit_crop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}: found {getattr(self, name)}; expected a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -78,11 +44,13 @@ def prepare(
     out: Path | str,
     settings: PreparationSettings,
     *,
+    layout: Layout | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> PreparationReport:
     """Prepare every scan of a folder, or one file; a second run does only what is missing or out of date.
 
+    Of a volume or a series (`layout`) all slices are one sample, see `prepared_files`; else each is one.
     ``OUT/<volume>.h5`` holds `kspace` (slice, coil, y, x), centred, its readout y cropped in image space to
     the recon size; `maps` of the same shape; `target` (slice, y, x) = sum_c conj(maps) F^-1 k; and as
     attributes the settings, the source and the recon size. A volume appears when it is complete, and memory
@@ -92,6 +60,8 @@ def prepare(
         source: fully sampled fastMRI-style file, or folder of them.
         out: folder for the prepared volumes, not that of the scans.
         settings: how sensitivities are estimated.
+        layout: what the slices of a file are: "slices", a "volume" whose fully sampled readout is the slice axis and
+            is transformed already, or the frames of a "cine"; None for what each file's attribute `layout` says.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -107,12 +77,17 @@ def prepare(
         raise InputError(f"{out}: is the folder of the scans; expected another one for the prepared volumes")
     # All headers first: a damaged file or a name that is taken is told before hours of work, not after.
     infos = [read_scan_info(scan) for scan in scans]
-    states = {info.volume: _state(folder / f"{info.volume}.h5", info, settings) for info in infos}
+    layouts = {info.volume: layout_of(info, layout) for info in infos}
+    states = {
+        info.volume: _state(folder / f"{info.volume}.h5", _stamp(info, settings, layouts[info.volume]))
+        for info in infos
+    }
     todo = [info for info in infos if states[info.volume] != "current"]
     total = sum(info.shape[0] for info in todo)
     with tqdm(total=total, desc="preparing slices", disable=not progress) as bar:
         for info in todo:
-            _prepare_volume(info, folder / f"{info.volume}.h5", settings, torch.device(device), bar)
+            path = folder / f"{info.volume}.h5"
+            _prepare_volume(info, path, settings, layouts[info.volume], torch.device(device), bar)
     return PreparationReport(
         prepared=tuple(info.volume for info in todo),
         skipped=tuple(name for name, state in states.items() if state == "current"),
@@ -120,73 +95,10 @@ def prepare(
     )
 
 
-def prepare_slice(
-    kspace: Tensor,
-    recon_size: tuple[int, int],
-    settings: PreparationSettings,
-    *,
-    calibration: tuple[int, int] | None = None,
-    crop_readout: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Crop the readout, estimate maps, combine coils: the core that needs no file.
-
-    Args:
-        kspace: (C, y, x) complex64, centred; zero where not sampled.
-        recon_size: (y, x) of the scanner's images.
-        settings: how sensitivities are estimated.
-        calibration: (y, x) extent of the fully sampled centre to use; the settings' square if None.
-        crop_readout: whether y is fully sampled, so that it can be cropped in image space.
-
-    Returns:
-        k-space (C, y', x), maps (C, y', x) and SENSE-combined image (y', x).
-
-    Raises:
-        InputError: the calibration region does not fit, is too small, zero or not finite, or no pixel has a
-            sensitivity.
-    """
-    if crop_readout:
-        kspace = crop_oversampling(kspace, recon_size[0])
-    shape = (int(kspace.shape[-2]), int(kspace.shape[-1]))
-    extent = (settings.calibration, settings.calibration)
-    if calibration is not None:
-        # The crop has shortened y: what was a fully sampled extent of the longer axis is one of the shorter.
-        extent = (min(calibration[0], shape[0]), calibration[1])
-    if min(extent) < LEAST_CALIBRATION:
-        raise InputError(
-            f"calibration: the fully sampled centre is {extent[0]} x {extent[1]} (y, x) samples; expected at least "
-            f"{LEAST_CALIBRATION} x {LEAST_CALIBRATION} to estimate coil sensitivities"
-        )
-    region = calibration_region(kspace, extent).unsqueeze(0)
-    if settings.maps == "espirit":
-        maps = espirit(
-            region,
-            shape,
-            # Brain scans with 3 to 12 central lines: a kernel of more than half of them leaves eigenvalues below
-            # 0.9 in most of the object, which is then lost; one of half of them loses no pixel with signal.
-            kernel=min(settings.espirit_kernel, min(extent) // 2),
-            threshold=settings.espirit_threshold,
-            crop=settings.espirit_crop,
-        )[0]
-    else:
-        maps = walsh(region, shape)[0]
-    if not bool(maps.any()):
-        raise InputError(
-            "no pixel has a coil sensitivity (is the slice empty, or noise alone?); expected an object. Leave the "
-            f"slice out, or lower espirit_crop, now {settings.espirit_crop:g}"
-        )
-    return kspace, maps, (maps.conj() * centred_ifft(kspace, 2)).sum(0)
-
-
-def crop_oversampling(kspace: Tensor, rows: int) -> Tensor:
-    """Crop the field of view along the readout to `rows` pixels: centred (..., y, x) -> (..., rows, x).
-
-    Cropped in image space, with orthonormal transforms, so that image intensities stay as they are.
-    """
-    if kspace.shape[-2] <= rows:
-        return kspace
-    # The transform along y alone: x may be undersampled.
-    hybrid = centred_ifft(kspace.transpose(-1, -2), 1)
-    return centred_fft(crop_centre(hybrid, (rows,)), 1).transpose(-1, -2).contiguous()
+def layout_of(info: ScanInfo, layout: Layout | None = None) -> Layout:
+    """What a scan's slices are: `layout`, else what its attribute of that name says, else "slices"."""
+    stated = layout or info.attributes.get("layout", "slices")
+    return checked_layout(stated, f"{info.path}: attribute layout")
 
 
 def is_prepared(path: Path | str) -> bool:
@@ -199,7 +111,7 @@ def is_prepared(path: Path | str) -> bool:
 
 
 def _prepare_volume(
-    info: ScanInfo, path: Path, settings: PreparationSettings, device: torch.device, bar: "tqdm[Any]"
+    info: ScanInfo, path: Path, settings: PreparationSettings, layout: Layout, device: torch.device, bar: "tqdm[Any]"
 ) -> None:
     for leftover in path.parent.glob(f".{path.stem}.*.partial{path.suffix}"):
         leftover.unlink(missing_ok=True)  # of a run that was killed; see `atomic_path`
@@ -207,22 +119,39 @@ def _prepare_volume(
         _refuse_undersampled(torch.from_numpy(info.mask), f"{info.path}: its mask")
     slices, coils, rows, columns = info.shape
     shape = (slices, coils, min(rows, info.recon_size[0]), columns)
+    makers = {"slices": _prepared_slices, "volume": prepared_volume, "cine": prepared_series}
+
+    def check(kspace: Tensor) -> None:
+        # Beside the object a volume may hold nothing.
+        if layout != "volume" or bool(kspace.any()):
+            _refuse_undersampled(detect_mask(kspace), "k-space")
+
+    read = reader(info, device, check)
+    sizes = {"kspace": shape, "maps": shape[1:] if layout == "cine" else shape, "target": (slices, *shape[2:])}
     with atomic_hdf5(path) as file:
-        stores = {
-            name: file.create_dataset(name, sizes, "c8", chunks=(1, *sizes[1:]))
-            for name, sizes in (("kspace", shape), ("maps", shape), ("target", (slices, *shape[2:])))
-        }
-        for index in range(slices):
-            kspace = torch.from_numpy(read_kspace(info.path, index)).to(device)
-            try:
-                _refuse_undersampled(detect_mask(kspace), "k-space")
-                parts = prepare_slice(kspace, info.recon_size, settings)
-            except InputError as error:
-                raise InputError(f"{info.path}: slice {index}: {error}") from None
-            for store, part in zip(stores.values(), parts, strict=True):
-                store[index] = part.cpu().numpy()
+        stores = {name: file.create_dataset(name, size, "c8", chunks=(1, *size[1:])) for name, size in sizes.items()}
+        occupied = []
+        for index, parts in enumerate(makers[layout](info, settings, read)):
+            for (name, store), part in zip(stores.items(), parts, strict=True):
+                if name == "maps" and layout == "cine":
+                    if index == 0:
+                        store[...] = part.cpu().numpy()
+                else:
+                    store[index] = part.cpu().numpy()
+            if bool(parts[1].any()):
+                occupied.append(index)
             bar.update()
-        file.attrs.update(_stamp(info, settings))
+        file.attrs.update(_stamp(info, settings, layout))
+        if layout == "volume":
+            file.attrs["occupied"] = (occupied[0], occupied[-1] + 1)
+
+
+def _prepared_slices(info: ScanInfo, settings: PreparationSettings, read: Read) -> Iterator[Parts]:
+    """As `prepared_volume` of slices that have nothing to do with each other."""
+    for index in range(info.shape[0]):
+        kspace = read(index)
+        with named(info, index):
+            yield prepare_slice(kspace, info.recon_size, settings)
 
 
 def _refuse_undersampled(mask: Tensor, what: str) -> None:
@@ -236,7 +165,7 @@ def _refuse_undersampled(mask: Tensor, what: str) -> None:
         )
 
 
-def _stamp(info: ScanInfo, settings: PreparationSettings) -> dict[str, Any]:
+def _stamp(info: ScanInfo, settings: PreparationSettings, layout: Layout) -> dict[str, Any]:
     status = info.path.stat()
     return {
         "format": PREPARED_FORMAT,
@@ -245,11 +174,12 @@ def _stamp(info: ScanInfo, settings: PreparationSettings) -> dict[str, Any]:
         "source_size": status.st_size,
         "source_time": status.st_mtime_ns,
         "recon_size": list(info.recon_size),
+        "layout": layout,
     }
 
 
-def _state(path: Path, info: ScanInfo, settings: PreparationSettings) -> Literal["missing", "current", "outdated"]:
-    """Whether the volume is there, prepared from this very file with these settings."""
+def _state(path: Path, wanted: dict[str, Any]) -> Literal["missing", "current", "outdated"]:
+    """Whether the volume is there, prepared from this very file with these settings, `wanted`."""
     if not path.exists():
         return "missing"
     if not is_prepared(path):
@@ -258,7 +188,6 @@ def _state(path: Path, info: ScanInfo, settings: PreparationSettings) -> Literal
             "made by `convexrecon prepare`. Nothing was overwritten"
         )
     with h5py.File(path, "r") as file:
-        have = dict(file.attrs)
-    wanted = _stamp(info, settings)
+        have = {"layout": "slices", **file.attrs}
     same = all(name in have and np.array_equal(have[name], value) for name, value in wanted.items())
     return "current" if same else "outdated"

@@ -4,6 +4,7 @@ What a volume's slices are is in `kspace_simulation`; here are the files, their 
 """
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from convexrecon.data.anatomy import random_anatomy
-from convexrecon.data.coils import random_coils
+from convexrecon.data.coils import SLICES_DEPTH, VOLUME_DEPTH, random_coils
 from convexrecon.data.fastmri import read_scan_info
 from convexrecon.data.fastmri_writing import ScanWriter, ismrmrd_header
 from convexrecon.data.image_stacks import ImageStack, load_image_stack
@@ -28,11 +29,13 @@ from convexrecon.data.kspace_simulation import (
     levels,
     slice_kspace,
 )
+from convexrecon.data.prepared_files import Layout
 from convexrecon.errors import InputError
 from convexrecon.seeding import derive_seed, generator
 
 _DEFAULT_SIZE = (160, 144)
 _DEFAULT_VOLUMES = 8
+_DEFAULT_SLICES: dict[Layout, int] = {"slices": 4, "volume": 32, "cine": 12}
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,33 @@ class _VolumeSettings:
     noise: float
     seed: int
     readout_oversampling: int
+    layout: Layout = "slices"
+
+    def __str__(self) -> str:
+        """As the file's attribute has it: what plain slices were made with reads as it always did."""
+        table = asdict(self)
+        if self.layout == "slices":
+            del table["layout"]
+        return json.dumps(table)
+
+    def position(self, index: int) -> float:
+        """Where the coils see slice `index`, in [0, 1]; they stay where they are while a heart beats."""
+        return 0.5 if self.layout == "cine" else (index + 0.5) / self.slices
+
+    @property
+    def depth(self) -> float:
+        """See `coils.random_coils`."""
+        return VOLUME_DEPTH if self.layout == "volume" else SLICES_DEPTH
 
 
 def simulate_dataset(
     out: str | os.PathLike[str],
     *,
     volumes: int | None = None,
-    slices: int = 4,
+    slices: int | None = None,
     size: tuple[int, int] | None = None,
     coils: int = 8,
+    layout: Layout = "slices",
     anatomy: SimulatedAnatomy = "mixed",
     noise: float = 0.01,
     seed: int = 0,
@@ -73,10 +94,14 @@ def simulate_dataset(
     Args:
         out: the folder; made if missing.
         volumes: how many files; 8 by default, with `images` as many as they fill.
-        slices: per volume.
+        slices: per volume; 4 by default, 32 of a volume, 12 frames of a series. With `images` and another layout
+            than "slices" as many as an image volume or series has.
         size: (y, x) of the images; (160, 144) by default, with `images` that of the images (a smaller one
             lowers their resolution at the same field of view).
         coils: receive channels per volume.
+        layout: "slices"; "volume", whose slices are one object and whose k-space is that of a three-dimensional scan
+            transformed along its readout, the slice axis; or "cine", the frames of a beating slice. Written into
+            the files as their attribute `layout`.
         anatomy: "head", "knee" or "mixed" (alternating); without effect with `images`.
         noise: standard deviation of the complex noise in each coil's image, as a fraction of the
             95th-percentile magnitude of the volume's middle slice.
@@ -85,7 +110,8 @@ def simulate_dataset(
         vary_size: let sizes (up to 15 % smaller, anatomies only) and coil counts (one fewer to one more)
             differ from volume to volume.
         images: a file of the user's own images (see `load_image_stack`); every `slices` consecutive ones form
-            a volume, blank ones are passed over. Complex images keep their phase, magnitudes get one.
+            a volume, blank ones are passed over; of another layout than "slices" every (z, y, x) or (t, y, x) of a
+            (..., z, y, x) array does. Complex images keep their phase, magnitudes get one.
         images_key: which array of that file.
         overwrite: replace existing files that were made with other settings.
         progress: show a progress bar.
@@ -97,13 +123,18 @@ def simulate_dataset(
         InputError: an argument out of range, unreadable images, an existing file made with other settings, or
             files that cannot be written.
     """
-    check_arguments(volumes, slices, size, coils, anatomy, noise, readout_oversampling)
-    common = _VolumeSettings("", slices, size or _DEFAULT_SIZE, coils, noise, seed, readout_oversampling)
+    count_of_slices = _DEFAULT_SLICES[layout] if slices is None else slices
+    check_arguments(volumes, count_of_slices, size, coils, anatomy, noise, readout_oversampling)
+    # A volume's y is a phase encode: nothing is oversampled but its readout, which is in image space.
+    oversampling = 1 if layout == "volume" else readout_oversampling
+    common = _VolumeSettings("", count_of_slices, size or _DEFAULT_SIZE, coils, noise, seed, oversampling, layout)
     if images is None:
         count = _DEFAULT_VOLUMES if volumes is None else volumes
         plan = [_plan_anatomy(common, anatomy, index, vary_size) for index in range(count)]
     else:
-        plan = _plan_images(common, load_image_stack(images, images_key), volumes, size, vary_size)
+        stack = load_image_stack(images, images_key)
+        groups = _groups(stack, common, slices)
+        plan = _plan_images(common, stack, groups, volumes, size, vary_size)
     folder = Path(out)
     todo = [not _is_made(folder / f"{name}.h5", settings, overwrite) for name, settings, _ in plan]
     total = sum(settings.slices for (_, settings, _), needed in zip(plan, todo, strict=True) if needed)
@@ -128,13 +159,18 @@ def _plan_anatomy(common: _VolumeSettings, anatomy: SimulatedAnatomy, index: int
         shrink = (1 - 0.15 * torch.rand(2, generator=draws)).tolist()
         size = (max(SMALLEST, round(size[0] * shrink[0])), max(SMALLEST, round(size[1] * shrink[1])))
         settings = replace(settings, size=size, coils=_varied_coils(common.coils, draws))
-    positions = tuple(0.05 + 0.9 * (i + 0.5) / common.slices for i in range(common.slices))
+    places = [(index + 0.5) / common.slices for index in range(common.slices)]
+    positions = tuple(0.05 + 0.9 * place for place in places)
+    if common.layout == "cine":
+        # Through and back once a beat, as a heart moves through a slice that stays.
+        positions = tuple(0.4 + 0.08 * math.sin(2 * math.pi * place) for place in places)
     return name, settings, AnatomySubject(subject, size, positions)
 
 
 def _plan_images(
     common: _VolumeSettings,
     stack: ImageStack,
+    groups: list[tuple[int, ...]],
     volumes: int | None,
     size: tuple[int, int] | None,
     vary_size: bool,
@@ -145,11 +181,10 @@ def _plan_images(
             f"{stack.path}: images of {stack.shape[1:]} for size {size}; "
             f"expected at least {SMALLEST} and no more than the images have"
         )
-    full = [index for index, image in enumerate(stack) if image.any()]
-    groups = [tuple(full[start : start + common.slices]) for start in range(0, len(full), common.slices)]
     if not groups or (volumes or 0) > len(groups):
+        full = sum(len(group) for group in groups)
         raise InputError(
-            f"{stack.path}: {len(full)} images that are not blank fill {len(groups)} volumes "
+            f"{stack.path}: {full} images that are not blank fill {len(groups)} volumes "
             f"of {common.slices}; expected enough for {volumes or 1}"
         )
     plan: list[_Plan] = []
@@ -160,8 +195,29 @@ def _plan_images(
             coils = _varied_coils(coils, generator(common.seed, name, "size"))
         source = f"images {stack.path.name} {stack.key} {list(stack.shape)} {stack.path.stat().st_size} bytes"
         settings = replace(common, source=source, slices=len(indices), size=size, coils=coils)
-        plan.append((name, settings, ImageSubject(stack, indices, size, derive_seed(common.seed, name))))
+        subject = ImageSubject(stack, indices, size, derive_seed(common.seed, name), common.layout != "cine")
+        plan.append((name, settings, subject))
     return plan
+
+
+def _groups(stack: ImageStack, common: _VolumeSettings, slices: int | None) -> list[tuple[int, ...]]:
+    """Which images are a volume: so many in a row that are not blank, or all of a volume or series of the file."""
+    if common.layout == "slices":
+        full = [index for index, image in enumerate(stack) if image.any()]
+        return [tuple(full[start : start + common.slices]) for start in range(0, len(full), common.slices)]
+    if stack.frames is None:
+        axis = "z" if common.layout == "volume" else "t"
+        raise InputError(
+            f"{stack.path}: images of {stack.shape[1:]} for layout {common.layout!r}; expected an array "
+            f"({axis}, y, x) or (..., {axis}, y, x)"
+        )
+    if slices not in (None, stack.frames):
+        raise InputError(
+            f"{stack.path}: slices = {slices} for layout {common.layout!r} of {stack.frames}; expected {stack.frames}, "
+            "or none given"
+        )
+    groups = [tuple(range(start, start + stack.frames)) for start in range(0, len(stack), stack.frames)]
+    return [group for group in groups if any(stack[index].any() for index in group)]
 
 
 def _varied_coils(coils: int, draws: torch.Generator) -> int:
@@ -176,11 +232,11 @@ def _is_made(path: Path, settings: _VolumeSettings, overwrite: bool) -> bool:
         found = str(read_scan_info(path).attributes.get("simulation", "not simulated"))
     except InputError:
         found = "not a readable scan"
-    if found == json.dumps(asdict(settings)):
+    if found == str(settings):
         return True
     if not overwrite:
         raise InputError(
-            f"{path}: exists, made with other settings ({found}); expected {json.dumps(asdict(settings))}: "
+            f"{path}: exists, made with other settings ({found}); expected {settings!s}: "
             "choose another folder or overwrite"
         )
     return False
@@ -188,7 +244,7 @@ def _is_made(path: Path, settings: _VolumeSettings, overwrite: bool) -> bool:
 
 def _write_volume(path: Path, name: str, settings: _VolumeSettings, subject: Subject, bar: tqdm) -> None:
     seed = derive_seed(settings.seed, name)
-    array = random_coils(settings.coils, seed, subject.half_size)
+    array = random_coils(settings.coils, seed, subject.half_size, settings.depth)
     scale, deviation = levels(subject, settings.slices // 2, settings.noise, seed)
     rows, columns = settings.size
     encoded = (rows * settings.readout_oversampling, columns)
@@ -197,8 +253,10 @@ def _write_volume(path: Path, name: str, settings: _VolumeSettings, subject: Sub
         "patient_id": name,
         "simulated": 1,
         "seed": settings.seed,
-        "simulation": json.dumps(asdict(settings)),
+        "simulation": str(settings),
     }
+    if settings.layout != "slices":
+        attributes["layout"] = settings.layout
     with ScanWriter.create(
         path,
         (settings.slices, settings.coils, *encoded),
@@ -206,7 +264,7 @@ def _write_volume(path: Path, name: str, settings: _VolumeSettings, subject: Sub
         attributes=attributes,
     ) as out:
         for index in range(settings.slices):
-            position = (index + 0.5) / settings.slices
+            position = settings.position(index)
             kspace = scale * slice_kspace(subject, index, array, settings.size, settings.readout_oversampling, position)
             out.write(kspace + coil_noise(kspace, deviation, generator(seed, "noise", index)))
             bar.update()

@@ -46,6 +46,7 @@ def espirit(
     kernel: int = 6,
     threshold: float = 0.02,
     crop: float = 0.9,
+    virtual: Tensor | None = None,
 ) -> Tensor:
     """ESPIRiT maps: at each pixel r, the eigenvector of the largest eigenvalue of an averaged projection.
 
@@ -63,6 +64,7 @@ def espirit(
         kernel: side of the patches, in samples.
         threshold: singular values kept, relative to the largest of the slice.
         crop: eigenvalue in [0, 1] below which a pixel is outside the object.
+        virtual: (C,) complex, the virtual coil that fixes the phase, see `virtual_coil`; each slice's own if None.
 
     Returns:
         (B, C, y, x) complex64, on the device of `calibration`: sum_c |maps_c|^2 is 1 inside the object and 0
@@ -93,7 +95,7 @@ def espirit(
             matrices = torch.einsum("cdax,ya->yxcd", along_x, block)
             vectors = _dominant_vectors(matrices, crop)
             maps[index, :, start : start + height] = vectors.permute(2, 0, 1)
-    return _fix_phase(maps, calibration)
+    return _fix_phase(maps, calibration, virtual)
 
 
 def walsh(
@@ -102,6 +104,7 @@ def walsh(
     *,
     box: int = 7,
     threshold: float = 0.05,
+    virtual: Tensor | None = None,
 ) -> Tensor:
     """Walsh's adaptive combination on low-resolution coil images: cheap, without a null space.
 
@@ -114,6 +117,7 @@ def walsh(
         shape: (y, x) of the maps, in pixels; at least (cy, cx).
         box: side of the neighbourhood, in pixels.
         threshold: pixels whose root-sum-of-squares is below this times the slice's largest are outside.
+        virtual: as in `espirit`.
 
     Returns:
         (B, C, y, x) complex64 as `espirit`.
@@ -140,7 +144,7 @@ def walsh(
             matrices = _box_sum(torch.einsum("cyx,dyx->cdyx", rows, rows.conj()), box).permute(2, 3, 0, 1)
             vectors = _dominant_vectors(matrices, 0.0, inside[start : start + height])
             maps[index, :, start : start + height] = vectors.permute(2, 0, 1)
-    return _fix_phase(maps, calibration)
+    return _fix_phase(maps, calibration, virtual)
 
 
 def _check_calibration(calibration: Tensor, shape: tuple[int, int]) -> None:
@@ -216,23 +220,62 @@ def _dominant_vectors(matrices: Tensor, least: float, inside: Tensor | None = No
     return vectors.reshape(matrices.shape[:3])
 
 
-def _fix_phase(maps: Tensor, calibration: Tensor) -> Tensor:
-    """Turn the phase of every pixel so that the virtual coil sum_c conj(w_c) maps_c is real and positive.
+def virtual_coil(maps: Tensor, calibration: Tensor) -> Tensor:
+    """The one combination of coils that is sensitive everywhere in a volume, of which some slices are given.
+
+    With it all slices of the volume get phases that continue each other; with one of its own each would not.
+
+    Args:
+        maps: (S, C, y, x) complex, of any phase.
+        calibration: (S, C, cy, cx) complex, in the same units for all slices.
+
+    Returns:
+        (C,) complex128 of norm 1.
+    """
+    peaks = calibration.abs().amax((1, 2, 3))
+    vectors, intensity, object_ = _object_pixels(maps, calibration, peaks)
+    together = vectors.transpose(0, 1).reshape(1, maps.shape[1], -1)
+    return _sensitive_everywhere(together, intensity.reshape(1, -1), object_.reshape(1, -1))[0]
+
+
+def _fix_phase(maps: Tensor, calibration: Tensor, virtual: Tensor | None) -> Tensor:
+    """Turn the phase of every pixel so that the virtual coil sum_c conj(w_c) maps_c is real and positive."""
+    if virtual is None:
+        weight = _sensitive_everywhere(*_object_pixels(maps, calibration))
+    else:
+        weight = virtual.expand(len(maps), -1)
+    response = torch.einsum("bc,bcyx->byx", weight.conj().to(maps.dtype), maps)
+    return maps * torch.polar(torch.ones_like(response.real), -response.angle())[:, None]
+
+
+def _object_pixels(maps: Tensor, calibration: Tensor, peaks: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps (B, C, n), intensity (B, n) and which pixels are the object's (B, n), at some of the pixels.
+
+    `peaks` (B,) are the slices' scales where they are one volume, whose brightest pixel then counts for all.
+    """
+    batch, coils = maps.shape[:2]
+    # Where there is signal: far outside, maps of a noisy region may be anything and must not steer w.
+    intensity = torch.linalg.vector_norm(_low_resolution(calibration, (maps.shape[-2], maps.shape[-1])), dim=1)
+    if peaks is not None:
+        intensity = intensity * peaks.view(-1, 1, 1)
+    brightest = intensity.amax((1, 2), keepdim=True) if peaks is None else intensity.max()
+    object_ = (intensity > _OBJECT_LEVEL * brightest) & (maps != 0).any(1)
+    stride = max(1, min(maps.shape[-2:]) // 64)
+    object_ = object_[:, ::stride, ::stride].reshape(batch, -1)
+    vectors = maps[..., ::stride, ::stride].reshape(batch, coils, -1).to(torch.complex128) * object_[:, None]
+    return vectors, intensity[:, ::stride, ::stride].reshape(batch, -1), object_
+
+
+def _sensitive_everywhere(vectors: Tensor, intensity: Tensor, object_: Tensor) -> Tensor:
+    """w (B, C): the virtual coil.
 
     Where the virtual coil vanishes the phase is singular, so w must keep |w^H s(r)| away from zero over the
     whole object. It starts as the principal component and moves along sum_r s s^H w / |w^H s|^6, the descent
     direction of sum_r |w^H s|^-4; the best w met, by the smallest |w^H s|, is kept.
     """
-    batch, coils = maps.shape[:2]
-    # Where there is signal: far outside, maps of a noisy region may be anything and must not steer w.
-    intensity = torch.linalg.vector_norm(_low_resolution(calibration, (maps.shape[-2], maps.shape[-1])), dim=1)
-    object_ = (intensity > _OBJECT_LEVEL * intensity.amax((1, 2), keepdim=True)) & (maps != 0).any(1)
-    stride = max(1, min(maps.shape[-2:]) // 64)
-    object_ = object_[:, ::stride, ::stride].reshape(batch, -1)
-    vectors = maps[..., ::stride, ::stride].reshape(batch, coils, -1).to(torch.complex128) * object_[:, None]
-    covariance = (vectors * intensity[:, None, ::stride, ::stride].reshape(batch, 1, -1) ** 2) @ vectors.mH
+    covariance = (vectors * intensity[:, None] ** 2) @ vectors.mH
     weight = best = torch.linalg.eigh(covariance).eigenvectors[..., -1]
-    best_response = weight.new_full((batch, 1), -1.0, dtype=torch.float64)
+    best_response = weight.new_full((len(vectors), 1), -1.0, dtype=torch.float64)
     for _ in range(_PHASE_STEPS):
         response = torch.einsum("bc,bcn->bn", weight.conj(), vectors)
         power = response.abs().square()
@@ -241,8 +284,7 @@ def _fix_phase(maps: Tensor, calibration: Tensor) -> Tensor:
         best_response = torch.maximum(weakest, best_response)
         step = torch.einsum("bcn,bn->bc", vectors, response / (power + 1e-4) ** 3)
         weight = _unit(weight + 0.25 * _unit(step))
-    response = torch.einsum("bc,bcyx->byx", best.conj().to(maps.dtype), maps)
-    return maps * torch.polar(torch.ones_like(response.real), -response.angle())[:, None]
+    return best
 
 
 def _unit(vectors: Tensor) -> Tensor:

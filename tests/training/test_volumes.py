@@ -106,7 +106,7 @@ def test_descent_trains_on_series_with_a_periodic_time(series: Path, tmp_path: P
 
 def test_a_periodic_cascade_shifts_with_its_series() -> None:
     settings = replace(RUN, model=replace(RUN.model, periodic=True))
-    denoiser = new_cascade(settings, 3).blocks[0].denoiser
+    denoiser = next(iter(new_cascade(settings, 3))).denoiser
     series = torch.randn(1, 2, 5, 9, 9, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(denoiser(series.roll(2, 2)), denoiser(series).roll(2, 2))
 

@@ -1,0 +1,90 @@
+"""The slices of a volume and the frames of a series prepared one after the other, consistently."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from convexrecon.data.fastmri import ScanInfo, read_kspace
+from convexrecon.data.slice_preparation import PreparationSettings, combined, crop_oversampling, prepare_slice
+from convexrecon.errors import InputError
+from convexrecon.physics.fourier import crop_centre
+from convexrecon.physics.sensitivity_maps import virtual_coil
+
+# A slice whose k-space is below this fraction of the volume's largest holds no object, only noise.
+EMPTY_SLICE = 0.02
+# Slices that the phase of the maps of a volume is fixed on.
+PHASE_SLICES = 8
+
+Parts = tuple[Tensor, Tensor, Tensor]
+Read = Callable[[int], Tensor]
+
+
+def prepared_volume(info: ScanInfo, settings: PreparationSettings, read: Read) -> Iterator[Parts]:
+    """K-space (C, y, x), maps (C, y, x) and image (y, x) of every slice of a volume, in order.
+
+    The readout, the slice axis, is transformed already: every slice is a two-dimensional problem, and its maps are
+    exact. What data leave free, their phase, is fixed by one virtual coil for the whole volume, so that it goes on
+    smoothly from slice to slice. Slices beside the object have maps of zero.
+
+    Args:
+        info: of the scan.
+        settings: how sensitivities are estimated.
+        read: slice index -> k-space (C, y, x), centred, fully sampled.
+
+    Raises:
+        InputError: no slice has signal, or what `prepare_slice` refuses.
+    """
+    peaks = torch.stack([read(index).abs().max().cpu() for index in range(info.shape[0])])
+    if not bool(peaks.max() > 0):
+        raise InputError(f"{info.path}: kspace is zero everywhere; expected measured samples")
+    filled = (peaks > EMPTY_SLICE * peaks.max()).nonzero().squeeze(1).tolist()
+    step = max(len(filled) // PHASE_SLICES, 1)
+    maps, centres = [], []
+    for index in filled[step // 2 :: step]:
+        with named(info, index):
+            kspace, found, _ = prepare_slice(read(index), info.recon_size, settings)
+        maps.append(found)
+        centres.append(crop_centre(kspace, (settings.calibration, settings.calibration)))
+    virtual = virtual_coil(torch.stack(maps), torch.stack(centres))
+    for index in range(info.shape[0]):
+        kspace = read(index)
+        if index in filled:
+            with named(info, index):
+                yield prepare_slice(kspace, info.recon_size, settings, virtual=virtual)
+            continue
+        kspace = crop_oversampling(kspace, info.recon_size[0])
+        yield kspace, torch.zeros_like(kspace), torch.zeros_like(kspace[0])
+
+
+def prepared_series(info: ScanInfo, settings: PreparationSettings, read: Read) -> Iterator[Parts]:
+    """As `prepared_volume` of the frames of a series, with maps of the mean over time, the same for all."""
+    mean = sum((read(index) for index in range(info.shape[0])), torch.zeros(())) / info.shape[0]
+    with named(info, None):
+        _, maps, _ = prepare_slice(mean, info.recon_size, settings)
+    for index in range(info.shape[0]):
+        kspace = crop_oversampling(read(index), info.recon_size[0])
+        yield kspace, maps, combined(kspace, maps)
+
+
+def reader(info: ScanInfo, device: torch.device, check: Callable[[Tensor], None]) -> Read:
+    """Reads a slice, k-space (C, y, x), onto the device, after a check that may refuse it."""
+
+    def read(index: int) -> Tensor:
+        kspace = torch.from_numpy(read_kspace(info.path, index)).to(device)
+        with named(info, index):
+            check(kspace)
+        return kspace
+
+    return read
+
+
+@contextmanager
+def named(info: ScanInfo, index: int | None) -> Iterator[None]:
+    """Errors with the file and the slice, or the mean of all of them, that they are about."""
+    try:
+        yield
+    except InputError as error:
+        what = "mean over time" if index is None else f"slice {index}"
+        raise InputError(f"{info.path}: {what}: {error}") from None
