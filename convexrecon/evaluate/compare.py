@@ -13,10 +13,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.data.dataset import Batch, PreparedSlices
+from convexrecon.data.prepared_files import Layout
 from convexrecon.errors import InputError
-from convexrecon.evaluate.baselines import Tuning, cg_sense, tune, zero_filled
+from convexrecon.evaluate.baselines import Reconstruction, Tuning, cg_sense, tune, zero_filled
 from convexrecon.evaluate.l1_wavelet import l1_wavelet
-from convexrecon.evaluate.metrics import SliceScore, score_volume
+from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
 from convexrecon.evaluate.tables import Summary, summarize
 from convexrecon.physics.fourier import crop_centre
 from convexrecon.physics.sense import Sense
@@ -32,13 +33,25 @@ TUNING_SLICES = 3
 
 @dataclass(frozen=True)
 class Pictured:
-    """One slice as every method has it, in the scanner's units, cropped to the recon size."""
+    """One slice as every method has it, in the scanner's units, cropped to the recon size.
+
+    Attributes:
+        volume: name of its volume.
+        slice_index: its index in it.
+        reference: (y, x).
+        images: method -> (y, x).
+        mask: (y, x).
+        layout: of the data.
+        whole: of a volume or a series all of it, "reference" first, then method -> (z or t, y, x); else empty.
+    """
 
     volume: str
     slice_index: int
     reference: NDArray[np.complex64]
     images: dict[str, NDArray[np.complex64]]
     mask: NDArray[np.float32]
+    layout: Layout = "slices"
+    whole: dict[str, NDArray[np.complex64]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ def evaluate_runs(
         methods = {
             "zero-filled": zero_filled,
             "CG-SENSE": partial(_with_lam, cg_sense, tuned["CG-SENSE"].lam),
-            "L1-wavelet": partial(_with_lam, l1_wavelet, tuned["L1-wavelet"].lam),
+            "L1-wavelet": partial(_with_lam, slice_by_slice(l1_wavelet), tuned["L1-wavelet"].lam),
         }
     for name, run in zip(names or _names(runs), runs, strict=True):
         methods[name] = load_cascade(run.weights)[0].to(target)
@@ -106,7 +119,8 @@ def evaluate_runs(
     pictured: list[Pictured] = []
     with tqdm(total=len(slices), desc="evaluating slices", leave=False, disable=not progress) as bar:
         for volume in slices.volume_names:
-            found, picture = _one_volume(slices, volume, methods, target, bar)
+            one = _one_volume if slices.dimensions == 2 else _one_whole
+            found, picture = one(slices, volume, methods, target, bar)
             scores += found
             if len(pictured) < pictures:
                 pictured.append(picture)
@@ -126,12 +140,8 @@ def _one_volume(
         batch = slices.load(position).to(device)
         sense = batch.sense
         for name, method in methods.items():
-            started = time.perf_counter()
-            with torch.no_grad():
-                result = method(sense, batch.kspace)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds[name].append(time.perf_counter() - started)
+            result, spent = _timed(method, sense, batch)
+            seconds[name].append(spent)
             images[name].append(_in_scanner_units(result, batch))
         references.append(_in_scanner_units(batch.target, batch))
         masks.append(torch.fft.fftshift(batch.mask[0, 0]).cpu().numpy())
@@ -145,6 +155,48 @@ def _one_volume(
     middle = len(positions) // 2
     chosen = {name: stack[middle] for name, stack in images.items()}
     return scores, Pictured(volume, indices[middle], references[middle], chosen, masks[middle])
+
+
+def _one_whole(
+    slices: PreparedSlices, volume: str, methods: dict[str, Method], device: torch.device, bar: "tqdm"
+) -> tuple[list[SliceScore], Pictured]:
+    """Scores of one volume or series as a whole; pictured are its middle slice, and all of it."""
+    (position,) = (k for k, key in enumerate(slices.slices) if key.volume == volume)
+    batch = slices.load(position).to(device)
+    whole = {"reference": _in_scanner_units(batch.target, batch)}
+    scores = []
+    for name, method in methods.items():
+        result, spent = _timed(method, batch.sense, batch)
+        whole[name] = _in_scanner_units(result, batch)
+        scores.append(score_whole(name, volume, whole[name], whole["reference"], spent))
+    bar.update()
+    middle = len(whole["reference"]) // 2
+    mask = torch.fft.fftshift(batch.mask[0, 0, middle]).cpu().numpy()
+    chosen = {name: images[middle] for name, images in whole.items() if name != "reference"}
+    reference = whole["reference"][middle]
+    return scores, Pictured(volume, middle, reference, chosen, mask, slices.layout, whole)
+
+
+def _timed(method: Method, sense: Sense, batch: Batch) -> tuple[Tensor, float]:
+    started = time.perf_counter()
+    with torch.no_grad():
+        result = method(sense, batch.kspace)
+    if result.device.type == "cuda":
+        torch.cuda.synchronize(result.device)
+    return result, time.perf_counter() - started
+
+
+def slice_by_slice(method: Reconstruction) -> Reconstruction:
+    """A method for slices applied to each slice or frame (t, y, x) of its own k-space, all at once."""
+
+    def reconstruct(sense: Sense, kspace: Tensor, lam: float) -> Tensor:
+        if sense.ndim == 2:
+            return method(sense, kspace, lam)
+        every_mask = sense.mask.expand(len(kspace), *sense.mask.shape[1:])
+        maps, mask, samples = (part.transpose(1, 2).flatten(0, 1) for part in (sense.maps, every_mask, kspace))
+        return method(Sense(maps, mask), samples, lam).view(len(kspace), *sense.maps.shape[2:])
+
+    return reconstruct
 
 
 def _in_scanner_units(image: Tensor, batch: Batch) -> NDArray[np.complex64]:
@@ -163,7 +215,7 @@ def _tune(
             f"{run.path}: its training data are no longer at {folder}; expected --tune-on FOLDER for the baselines' "
             "weights, or --no-baselines"
         )
-    slices = PreparedSlices(folder, settings.mask, seed=settings.seed)
+    slices = PreparedSlices(folder, settings.mask, seed=settings.seed, slab=settings.slab)
     trained = {key.rpartition("/")[0] for key in summary.get("data", {}).get("train", [])}
     volumes = [name for name in slices.volume_names if not trained or name in trained]
     slices = slices.subset(volumes or slices.volume_names)
@@ -177,7 +229,7 @@ def _tune(
     with tqdm(total=2, desc="tuning the baselines", leave=False, disable=not progress) as bar:
         for name, method, low, high in (
             ("CG-SENSE", cg_sense, 1e-3, 1.0),
-            ("L1-wavelet", l1_wavelet, 1e-3, 1e-1),
+            ("L1-wavelet", slice_by_slice(l1_wavelet), 1e-3, 1e-1),
         ):
             tuned[name] = tune(method, samples, low=low, high=high, points=5, refinements=3)
             bar.update()

@@ -28,7 +28,7 @@ DEFINITIONS: dict[str, str] = {
     "nmse": "||x - x*||^2 / ||x*||^2: complex error, over one slice",
     "seconds": "wall-clock seconds to reconstruct one slice; coil maps are taken as given",
 }
-"""What every figure means; printed under every table."""
+"""What every figure means; printed under every table. Of a volume or a series, its slices together are the "slice"."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,41 @@ def score_volume(
         _score_slice(method, volume, int(index), image, truth, peak, duration)
         for image, truth, index, duration in zip(x, ref, slice_indices, times, strict=True)
     ]
+
+
+def score_whole(
+    method: str, volume: str, reconstruction: ArrayLike, reference: ArrayLike, seconds: float
+) -> SliceScore:
+    """Score a volume or a series as one image: PSNR and NMSE over all of it, SSIM the mean over its slices.
+
+    Args:
+        method: name of the method.
+        volume: name of the volume.
+        reconstruction: (z, y, x) or (t, y, x), real or complex.
+        reference: same shape and units; slices without an object, zero everywhere, do not count in the SSIM.
+        seconds: reconstruction time.
+
+    Raises:
+        InputError: shapes differ or are not three-dimensional, NaN or Inf, a reference that is zero.
+    """
+    x, ref = _host(reconstruction), _host(reference)
+    if x.shape != ref.shape or ref.ndim != 3:
+        raise InputError(f"volume {volume}: expected two images of three axes, found {x.shape} and {ref.shape}")
+    try:
+        peak = float(np.abs(ref).max())
+        similar = [ssim(image, truth, peak) for image, truth in zip(x, ref, strict=True) if np.any(truth)]
+        return SliceScore(
+            method=method,
+            volume=volume,
+            slice_index=0,
+            psnr=psnr(x, ref),
+            psnr_magnitude=psnr_magnitude(x, ref),
+            ssim=float(np.mean(similar)),
+            nmse=nmse(x, ref),
+            seconds=seconds,
+        )
+    except InputError as error:
+        raise InputError(f"{method}, volume {volume}: {error}") from error
 
 
 def _score_slice(

@@ -61,7 +61,10 @@ def evaluate_and_report(
         blocks={folder.path.resolve().name: folder.read_metrics() for folder in convex},
         evaluation=evaluation.summary,
         scores=evaluation.scores,
-        examples=[Example(p.volume, p.slice_index, p.reference, p.images, p.mask) for p in evaluation.pictured],
+        examples=[
+            Example(p.volume, p.slice_index, p.reference, p.images, p.mask, p.layout, p.whole)
+            for p in evaluation.pictured
+        ],
         figures=place / "figures",
         curves={folder.path.resolve().name: training_rows(folder) for folder in others},
     )

@@ -49,13 +49,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Animation:
+    """A GIF that plays by itself, and its caption, which says what moves."""
+
+    gif: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading, then paragraphs, tables (ready HTML) and pictures. Title and paragraphs are escaped."""
 
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[str] = field(default=())
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[Picture | Animation] = ()
 
 
 def write_report(
@@ -73,6 +81,10 @@ def write_report(
     for section in sections:
         for number, picture in enumerate(section.pictures, 1):
             name = "_".join(section.title.lower().split())
+            if isinstance(picture, Animation):
+                with atomic_path(Path(figures) / f"{name}_{number}.gif") as temporary:
+                    temporary.write_bytes(picture.gif)
+                continue
             with atomic_path(Path(figures) / f"{name}_{number}.png") as temporary:
                 picture.figure.savefig(temporary, format="png", dpi=FIGURE_DPI)
 
@@ -122,7 +134,13 @@ def _render(section: Section) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _render_picture(picture: Picture) -> str:
+def _render_picture(picture: Picture | Animation) -> str:
+    if isinstance(picture, Animation):
+        data = base64.b64encode(picture.gif).decode("ascii")
+        return (
+            f'<figure><img alt="{escape(picture.caption)}" src="data:image/gif;base64,{data}">'
+            f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        )
     # Shown at the size it was drawn for, so that text in figures is as large as text beside them.
     width = round(picture.figure.get_figwidth() * 96)
     return (

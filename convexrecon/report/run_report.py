@@ -11,8 +11,9 @@ import numpy.typing as npt
 from convexrecon.evaluate.metrics import SliceScore
 from convexrecon.evaluate.tables import html_table, summarize
 from convexrecon.report.figures import TARGET_GAP, certificates, method_summary, training_curve
-from convexrecon.report.html import Picture, Section, rows_table, settings_table, write_report
+from convexrecon.report.html import Animation, Picture, Section, rows_table, settings_table, write_report
 from convexrecon.report.pictures import acceleration, comparison
+from convexrecon.report.volume_pictures import animation, orthogonal_planes, time_profiles
 
 Row = Mapping[str, Any]
 
@@ -27,6 +28,8 @@ class Example:
         reference: (y, x) complex.
         images: method -> (y, x) complex, same units, in the order to be shown.
         mask: (y, x) zeros and ones, DC in the middle, or None.
+        layout: of the data, "slices", "volume" or "cine".
+        whole: of a volume or a series, all of it: name -> (z or t, y, x), the reference first; else empty.
     """
 
     volume: str
@@ -34,6 +37,8 @@ class Example:
     reference: npt.NDArray[Any]
     images: Mapping[str, npt.NDArray[Any]]
     mask: npt.NDArray[Any] | None = field(default=None)
+    layout: str = "slices"
+    whole: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 def build_report(
@@ -105,19 +110,38 @@ def _pictures(examples: Sequence[Example], scores: Sequence[SliceScore]) -> list
     if not examples:
         return []
     found = {(score.volume, score.slice_index, score.method): score for score in scores}
-    pictures = []
+    pictures: list[Picture | Animation] = []
     for example in examples:
-        place = example.volume, example.slice_index
+        # A volume has one score, under its first slice.
+        place = example.volume, 0 if example.whole else example.slice_index
         mine = {name: found[(*place, name)] for name in example.images if (*place, name) in found}
         figure = comparison(example.reference, example.images, scores=mine, mask=example.mask)
         sampling = f", R = {acceleration(example.mask):.2f}" if example.mask is not None else ""
         pictures.append(Picture(figure, f"{example.volume}, slice {example.slice_index}{sampling}."))
+        pictures += _of_three_axes(example)
     text = (
         "Top: magnitudes in one grey window. Middle: complex errors |x − x*| on one colour scale for all "
         "methods; errors beyond its end take its last colour. Bottom: the yellow square, chosen where the "
         "reference has detail and the better methods disagree."
     )
     return [Section("Reconstructions", [text], [], pictures)]
+
+
+def _of_three_axes(example: Example) -> list[Picture | Animation]:
+    """What shows a volume or a series as a whole."""
+    if example.layout == "volume":
+        caption = f"{example.volume}: the planes through its middle."
+        return [Picture(orthogonal_planes(example.whole), caption)]
+    if example.layout == "cine":
+        profiles = (
+            f"{example.volume}: the middle row of every frame, time downwards, and errors in five times the window."
+        )
+        names = ", ".join(example.whole)
+        return [
+            Picture(time_profiles(example.whole), profiles),
+            Animation(animation(example.whole), f"{example.volume}, from left to right: {names}."),
+        ]
+    return []
 
 
 def _certificates(blocks: Mapping[str, Sequence[Row]]) -> list[Section]:

@@ -93,7 +93,7 @@ def _page(
         blocks={name: run.read_metrics() for name, run in convex.items()},
         evaluation=evaluation.summary if evaluation else {},
         scores=evaluation.scores if evaluation else [],
-        examples=[Example(p.volume, p.slice_index, p.reference, p.images, p.mask) for p in pictured],
+        examples=[Example(p.volume, p.slice_index, p.reference, p.images, p.mask, p.layout, p.whole) for p in pictured],
         curves={},
         figures=folder / "figures",
         comparison=comparison,

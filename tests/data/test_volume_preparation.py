@@ -21,7 +21,8 @@ SETTINGS = PreparationSettings(calibration=12)
 
 def make(folder: Path, **options: Any) -> Path:
     """Simulate and prepare."""
-    options = {"volumes": 1, "size": (32, 36), "coils": 4, "anatomy": "head", "progress": False} | options
+    defaults: dict[str, Any] = {"volumes": 1, "size": (32, 36), "coils": 4, "anatomy": "head", "progress": False}
+    options = defaults | options
     simulate_dataset(folder / "scans", **options)
     prepare(folder / "scans", folder / "prepared", SETTINGS, progress=False)
     return folder / "prepared"
