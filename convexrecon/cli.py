@@ -175,18 +175,24 @@ def reconstruct(
         str | None,
         typer.Option(help="Pixels denoised at a time: 64, or 64,48, or whole; as in training by default."),
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="slices, volume or cine; what the file says by default.", show_default=False),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Reconstruct a scan; a fully sampled one is undersampled as in training, and the result scored."""
+    from convexrecon.data.prepared_files import Layout
     from convexrecon.reconstruct import reconstruct_file
 
     chosen: tuple[int, ...] | int | Literal["as trained"] | None = "as trained"
     if patch is not None:
         chosen = patch_size(patch)
+    known = None if layout is None else one_of("layout", layout, get_args(Layout))
     result = reconstruct_file(
-        run, file, out, patch=chosen, device=device_named(device), progress=not (quiet or as_json)
+        run, file, out, patch=chosen, layout=known, device=device_named(device), progress=not (quiet or as_json)
     )
     if as_json:
         typer.echo(json.dumps(asdict(result), default=str))

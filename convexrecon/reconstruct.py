@@ -15,10 +15,11 @@ from convexrecon.cascade import Cascade
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
 from convexrecon.data.dataset import undersample
 from convexrecon.data.fastmri import ScanInfo, read_kspace, read_scan_info
-from convexrecon.data.preparation import PreparationSettings, crop_oversampling, prepare_slice
 from convexrecon.denoisers.patchwise import Extent
+from convexrecon.data.preparation import PreparationSettings, crop_oversampling, layout_of, prepare_slice
+from convexrecon.data.prepared_files import Layout
 from convexrecon.errors import InputError
-from convexrecon.evaluate.metrics import SliceScore, score_volume
+from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
 from convexrecon.physics.fourier import centred_ifft, crop_centre
 from convexrecon.physics.masks import (
     acceleration_of,
@@ -26,6 +27,7 @@ from convexrecon.physics.masks import (
     is_fully_sampled,
     sampling_mask,
 )
+from convexrecon.reconstruct_whole import reconstruct_whole
 from convexrecon.seeding import derive_seed
 from convexrecon.training.config import RunSettings
 from convexrecon.training.run_folder import RunFolder
@@ -74,6 +76,7 @@ def reconstruct_file(
     out: Path | str,
     *,
     patch: Extent | Literal["as trained"] | None = "as trained",
+    layout: Layout | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Reconstruction:
@@ -93,6 +96,8 @@ def reconstruct_file(
         out: HDF5 file for the images.
         patch: most pixels along every axis, or each, that are denoised at a time, with a halo that leaves the images as
             they are; None for whole images.
+        layout: what the scan's slices are, "slices", a "volume" or a "cine"; None for what its attribute says. A
+            network of three axes takes a volume or a series as a whole, one of two axes slice by slice all the same.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -109,6 +114,8 @@ def reconstruct_file(
     info = read_scan_info(file)
     if Path(out).resolve() == info.path.resolve():
         raise InputError(f"{out}: is the scan itself; expected another file for the images")
+    if _axes(cascade) == 3:
+        return _whole_file(cascade, info, layout_of(info, layout), folder, Path(out), target)
     sampled = _sampled(info)
     retrospective = is_fully_sampled(sampled)
     crops = bool((sampled == sampled[:1]).all())
@@ -144,6 +151,48 @@ def reconstruct_file(
         ssim=_mean(scores, "ssim"),
         nmse=_mean(scores, "nmse"),
     )
+
+
+def _whole_file(
+    cascade: Cascade, info: ScanInfo, layout: Layout, run: RunFolder, out: Path, device: torch.device
+) -> Reconstruction:
+    """As `reconstruct_file`, all slices together; `mask` is (t, y, x) of a series."""
+    if layout == "slices":
+        raise InputError(
+            f"{info.path}: the network of {run.path} is of volumes or series, the file says nothing of its slices; "
+            "expected its attribute layout, or --layout, to be 'volume' or 'cine'"
+        )
+    whole = reconstruct_whole(cascade, info, layout, run.settings(), device, LARGEST_CALIBRATION)
+    image = crop_centre(whole.image, info.recon_size).numpy()
+    score = None
+    with atomic_hdf5(out) as file:
+        file["reconstruction_complex"] = image
+        file["reconstruction"] = np.abs(image)
+        file["mask"] = whole.mask.numpy()
+        if whole.reference is not None:
+            reference = crop_centre(whole.reference, info.recon_size).numpy()
+            file["target_complex"] = reference
+            score = score_whole("reconstruction", info.volume, image, reference, whole.seconds)
+        file.attrs.update(_attributes(info, run, whole.mask))
+    return Reconstruction(
+        out=out,
+        slices=len(image),
+        acceleration=acceleration_of(whole.mask),
+        retrospective=score is not None,
+        seconds_per_slice=whole.seconds / len(image),
+        psnr=None if score is None else score.psnr,
+        ssim=None if score is None else score.ssim,
+        nmse=None if score is None else score.nmse,
+    )
+
+
+def _axes(cascade: Cascade) -> int:
+    """Number of image axes that a cascade's denoisers act on; 2 where they have none of their own."""
+    for block in cascade:
+        for name, tensor in block.denoiser.state_dict().items():
+            if name.endswith(("gate_filters", "weight")) and tensor.ndim > 3:
+                return tensor.ndim - 2
+    return 2
 
 
 def _one_slice(

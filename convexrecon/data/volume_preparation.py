@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +22,14 @@ Parts = tuple[Tensor, Tensor, Tensor]
 Read = Callable[[int], Tensor]
 
 
-def prepared_volume(info: ScanInfo, settings: PreparationSettings, read: Read) -> Iterator[Parts]:
+def prepared_volume(
+    info: ScanInfo,
+    settings: PreparationSettings,
+    read: Read,
+    *,
+    calibration: tuple[int, int] | None = None,
+    crop_readout: bool = True,
+) -> Iterator[Parts]:
     """K-space (C, y, x), maps (C, y, x) and image (y, x) of every slice of a volume, in order.
 
     The readout, the slice axis, is transformed already: every slice is a two-dimensional problem, and its maps are
@@ -31,7 +39,9 @@ def prepared_volume(info: ScanInfo, settings: PreparationSettings, read: Read) -
     Args:
         info: of the scan.
         settings: how sensitivities are estimated.
-        read: slice index -> k-space (C, y, x), centred, fully sampled.
+        read: slice index -> k-space (C, y, x), centred.
+        calibration: (y, x) extent of the fully sampled centre to use; the settings' square if None.
+        crop_readout: whether y is fully sampled, so that it can be cropped in image space to the recon size.
 
     Raises:
         InputError: no slice has signal, or what `prepare_slice` refuses.
@@ -40,31 +50,51 @@ def prepared_volume(info: ScanInfo, settings: PreparationSettings, read: Read) -
     if not bool(peaks.max() > 0):
         raise InputError(f"{info.path}: kspace is zero everywhere; expected measured samples")
     filled = (peaks > EMPTY_SLICE * peaks.max()).nonzero().squeeze(1).tolist()
+    prepare = partial(
+        prepare_slice, recon_size=info.recon_size, settings=settings, calibration=calibration, crop_readout=crop_readout
+    )
     step = max(len(filled) // PHASE_SLICES, 1)
     maps, centres = [], []
     for index in filled[step // 2 :: step]:
         with named(info, index):
-            kspace, found, _ = prepare_slice(read(index), info.recon_size, settings)
+            kspace, found, _ = prepare(read(index))
         maps.append(found)
-        centres.append(crop_centre(kspace, (settings.calibration, settings.calibration)))
+        centres.append(crop_centre(kspace, calibration or (settings.calibration, settings.calibration)))
     virtual = virtual_coil(torch.stack(maps), torch.stack(centres))
     for index in range(info.shape[0]):
         kspace = read(index)
         if index in filled:
             with named(info, index):
-                yield prepare_slice(kspace, info.recon_size, settings, virtual=virtual)
+                yield prepare(kspace, virtual=virtual)
             continue
-        kspace = crop_oversampling(kspace, info.recon_size[0])
+        kspace = crop_oversampling(kspace, info.recon_size[0]) if crop_readout else kspace
         yield kspace, torch.zeros_like(kspace), torch.zeros_like(kspace[0])
 
 
-def prepared_series(info: ScanInfo, settings: PreparationSettings, read: Read) -> Iterator[Parts]:
-    """As `prepared_volume` of the frames of a series, with maps of the mean over time, the same for all."""
-    mean = sum((read(index) for index in range(info.shape[0])), torch.zeros(())) / info.shape[0]
-    with named(info, None):
-        _, maps, _ = prepare_slice(mean, info.recon_size, settings)
+def prepared_series(
+    info: ScanInfo,
+    settings: PreparationSettings,
+    read: Read,
+    *,
+    calibration: tuple[int, int] | None = None,
+    crop_readout: bool = True,
+) -> Iterator[Parts]:
+    """As `prepared_volume` of the frames of a series, with maps of the mean over time, the same for all.
+
+    The mean of a sample is over the frames that have it: where each has others, together they have a whole centre.
+    """
+    total, count = read(0), torch.zeros(())
+    total, count = torch.zeros_like(total), count.to(total.device)
     for index in range(info.shape[0]):
-        kspace = crop_oversampling(read(index), info.recon_size[0])
+        kspace = read(index)
+        total += kspace
+        count = count + (kspace != 0).any(0)
+    with named(info, None):
+        _, maps, _ = prepare_slice(
+            total / count.clamp_min(1), info.recon_size, settings, calibration=calibration, crop_readout=crop_readout
+        )
+    for index in range(info.shape[0]):
+        kspace = crop_oversampling(read(index), info.recon_size[0]) if crop_readout else read(index)
         yield kspace, maps, combined(kspace, maps)
 
 

@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
+from convexrecon.data.slice_preparation import crop_oversampling
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import cg_sense
 from convexrecon.evaluate.compare import slice_by_slice
 from convexrecon.evaluate.metrics import psnr, score_whole
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.sense import Sense
+from convexrecon.reconstruct import reconstruct_file
 from convexrecon.report.evaluation import evaluate_and_report
 from convexrecon.training.config import ModelSettings, RunSettings
 from convexrecon.training.train import train
@@ -74,3 +77,32 @@ def test_the_line_from_simulation_to_report(tmp_path: Path, layout: str) -> None
     text = report.read_text()
     assert ("image/gif" in text) == (layout == "cine")
     assert ("planes through its middle" in text) == (layout == "volume")
+
+    scan = sorted((tmp_path / "scans").glob("*.h5"))[0]
+    done = reconstruct_file(tmp_path / "run", scan, tmp_path / "image.h5", progress=False)
+    assert done.psnr is not None
+    assert done.psnr > 20
+    assert (done.slices, done.retrospective) == (5, True)
+    _undersampled(scan, tmp_path / "image.h5", tmp_path / "under.h5")
+    again = reconstruct_file(tmp_path / "run", tmp_path / "under.h5", tmp_path / "again.h5", progress=False)
+    assert not again.retrospective
+    assert again.acceleration == pytest.approx(done.acceleration)
+    with h5py.File(tmp_path / "image.h5") as first, h5py.File(tmp_path / "again.h5") as second:
+        error = np.linalg.norm(first["reconstruction_complex"][()] - second["reconstruction_complex"][()])
+        assert error < 0.02 * np.linalg.norm(first["reconstruction_complex"][()])
+        if layout == "cine":
+            assert first["mask"].shape == (5, 32, 36)
+    with h5py.File(tmp_path / "under.h5", "r+") as file:
+        del file.attrs["layout"]
+    with pytest.raises(InputError, match="expected its attribute layout, or --layout, to be 'volume' or 'cine'"):
+        reconstruct_file(tmp_path / "run", tmp_path / "under.h5", tmp_path / "x.h5", progress=False)
+
+
+def _undersampled(scan: Path, result: Path, out: Path) -> None:
+    """The scan with the samples alone that a reconstruction of it was made from."""
+    with h5py.File(scan) as file, h5py.File(result) as done, h5py.File(out, "w") as under:
+        kspace = torch.from_numpy(file["kspace"][()])
+        mask = done["mask"][()]
+        cropped = torch.stack([crop_oversampling(frame, mask.shape[-2]) for frame in kspace]).numpy()
+        under["kspace"] = cropped * (mask if mask.ndim == 2 else mask[:, None])
+        under.attrs["layout"] = file.attrs["layout"]
