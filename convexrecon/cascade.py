@@ -164,3 +164,12 @@ class Cascade(nn.Module):
 def support(sense: ForwardModel) -> Tensor:
     """1 where any coil map is not zero, (B, *N) float32."""
     return (sense.maps.abs().amax(1) > 0).to(torch.float32)
+
+
+def image_axes(cascade: Cascade) -> int:
+    """Number of image axes that a cascade's denoisers act on; 2 where they have no convolution to tell."""
+    for block in cascade:
+        for name, tensor in block.denoiser.state_dict().items():
+            if name.endswith(("gate_filters", "weight")) and tensor.ndim > 3:
+                return tensor.ndim - 2
+    return 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from convexrecon.cascade import Cascade
+from convexrecon.cascade import Cascade, image_axes
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
 from convexrecon.data.dataset import undersample
 from convexrecon.data.fastmri import ScanInfo, read_kspace, read_scan_info
@@ -114,7 +114,7 @@ def reconstruct_file(
     info = read_scan_info(file)
     if Path(out).resolve() == info.path.resolve():
         raise InputError(f"{out}: is the scan itself; expected another file for the images")
-    if _axes(cascade) == 3:
+    if image_axes(cascade) == 3:
         return _whole_file(cascade, info, layout_of(info, layout), folder, Path(out), target)
     sampled = _sampled(info)
     retrospective = is_fully_sampled(sampled)
@@ -184,15 +184,6 @@ def _whole_file(
         ssim=None if score is None else score.ssim,
         nmse=None if score is None else score.nmse,
     )
-
-
-def _axes(cascade: Cascade) -> int:
-    """Number of image axes that a cascade's denoisers act on; 2 where they have none of their own."""
-    for block in cascade:
-        for name, tensor in block.denoiser.state_dict().items():
-            if name.endswith(("gate_filters", "weight")) and tensor.ndim > 3:
-                return tensor.ndim - 2
-    return 2
 
 
 def _one_slice(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from convexrecon.cascade import image_axes
 from convexrecon.data.dataset import Batch, PreparedSlices
 from convexrecon.data.prepared_files import Layout
 from convexrecon.errors import InputError
@@ -114,7 +115,7 @@ def evaluate_runs(
             "L1-wavelet": partial(_with_lam, slice_by_slice(l1_wavelet), tuned["L1-wavelet"].lam),
         }
     for name, run in zip(names or _names(runs), runs, strict=True):
-        methods[name] = load_cascade(run.weights)[0].to(target)
+        methods[name] = _network(run, slices, target)
     scores: list[SliceScore] = []
     pictured: list[Pictured] = []
     with tqdm(total=len(slices), desc="evaluating slices", leave=False, disable=not progress) as bar:
@@ -126,6 +127,20 @@ def evaluate_runs(
                 pictured.append(picture)
     ordered = sorted(scores, key=lambda score: list(methods).index(score.method))
     return Evaluation(ordered, summarize(ordered), tuned, pictured)
+
+
+def _network(run: RunFolder, slices: PreparedSlices, device: torch.device) -> Method:
+    """A run's cascade; one of two axes goes through volumes and series slice by slice."""
+    cascade = load_cascade(run.weights)[0].to(device)
+    axes = image_axes(cascade)
+    if axes > slices.dimensions:
+        raise InputError(
+            f"{run.path}: its network is of volumes or series, {slices.folder} holds slices; expected data of "
+            "layout 'volume' or 'cine'"
+        )
+    if axes == slices.dimensions:
+        return cascade
+    return partial(_with_lam, slice_by_slice(lambda sense, kspace, _: cascade(sense, kspace)), 0.0)
 
 
 def _one_volume(

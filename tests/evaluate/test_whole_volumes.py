@@ -1,5 +1,6 @@
 """Volumes and series evaluated: one score each, baselines slice by slice, a report with its pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,13 +13,14 @@ from convexrecon.data.simulation import simulate_dataset
 from convexrecon.data.slice_preparation import crop_oversampling
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import cg_sense
-from convexrecon.evaluate.compare import slice_by_slice
+from convexrecon.evaluate.compare import evaluate_runs, slice_by_slice
 from convexrecon.evaluate.metrics import psnr, score_whole
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.sense import Sense
 from convexrecon.reconstruct import reconstruct_file
 from convexrecon.report.evaluation import evaluate_and_report
 from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
 
 
@@ -106,3 +108,20 @@ def _undersampled(scan: Path, result: Path, out: Path) -> None:
         cropped = torch.stack([crop_oversampling(frame, mask.shape[-2]) for frame in kspace]).numpy()
         under["kspace"] = cropped * (mask if mask.ndim == 2 else mask[:, None])
         under.attrs["layout"] = file.attrs["layout"]
+
+
+def test_networks_of_two_axes_go_through_volumes_slice_by_slice(prepared: Path, scans: Path, tmp_path: Path) -> None:
+    flat = RunSettings(
+        mask=MaskSettings("poisson", 3.0, 8), model=ModelSettings(blocks=1, kernel=3, units=2), validation_fraction=0
+    )
+    train(flat, prepared, tmp_path / "flat", progress=False)
+    prepare(scans, tmp_path / "volumes", PreparationSettings(), layout="volume", progress=False)
+    runs = [RunFolder(tmp_path / "flat")]
+    evaluation = evaluate_runs(runs, tmp_path / "volumes", baselines=False, progress=False)
+    as_slices = evaluate_runs(runs, prepared, baselines=False, progress=False)
+    whole, single = (found.summary["convex"]["psnr"] for found in (evaluation, as_slices))
+    assert whole == pytest.approx(single, abs=1.5)
+    deep = replace(flat, model=replace(flat.model, kernel=(1, 3, 3)))
+    train(deep, tmp_path / "volumes", tmp_path / "deep", progress=False)
+    with pytest.raises(InputError, match=r"deep: its network is of volumes or series, .* holds slices"):
+        evaluate_runs([RunFolder(tmp_path / "deep")], prepared, baselines=False, progress=False)
