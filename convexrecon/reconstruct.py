@@ -15,9 +15,9 @@ from convexrecon.cascade import Cascade, image_axes
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
 from convexrecon.data.dataset import undersample
 from convexrecon.data.fastmri import ScanInfo, read_kspace, read_scan_info
-from convexrecon.denoisers.patchwise import Extent
 from convexrecon.data.preparation import PreparationSettings, crop_oversampling, layout_of, prepare_slice
 from convexrecon.data.prepared_files import Layout
+from convexrecon.denoisers.patchwise import Extent
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
 from convexrecon.physics.fourier import centred_ifft, crop_centre

@@ -20,6 +20,7 @@ from convexrecon.evaluate.baselines import Reconstruction, Tuning, cg_sense, tun
 from convexrecon.evaluate.l1_wavelet import l1_wavelet
 from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
 from convexrecon.evaluate.tables import Summary, summarize
+from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.fourier import crop_centre
 from convexrecon.physics.sense import Sense
 from convexrecon.training.config import RunSettings
@@ -204,8 +205,8 @@ def _timed(method: Method, sense: Sense, batch: Batch) -> tuple[Tensor, float]:
 def slice_by_slice(method: Reconstruction) -> Reconstruction:
     """A method for slices applied to each slice or frame (t, y, x) of its own k-space, all at once."""
 
-    def reconstruct(sense: Sense, kspace: Tensor, lam: float) -> Tensor:
-        if sense.ndim == 2:
+    def reconstruct(sense: ForwardModel, kspace: Tensor, lam: float) -> Tensor:
+        if sense.ndim == 2 or not isinstance(sense, Sense):
             return method(sense, kspace, lam)
         every_mask = sense.mask.expand(len(kspace), *sense.mask.shape[1:])
         maps, mask, samples = (part.transpose(1, 2).flatten(0, 1) for part in (sense.maps, every_mask, kspace))

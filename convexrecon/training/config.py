@@ -317,8 +317,6 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise InputError(f"{where}: expected a list of strings, found {value!r}")
         return tuple(value)
-    if isinstance(value, list) and any(get_origin(kind) is tuple for kind in get_args(hint)):
-        return tuple(_checked(item, int, where) for item in value)
     accepted = [t for t in (get_args(hint) or (hint,)) if t is not type(None)]
     if isinstance(value, list) and tuple[int, ...] in accepted:
         if not all(type(item) is int for item in value):
