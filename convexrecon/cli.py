@@ -254,7 +254,7 @@ def main() -> None:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:  # typer returns it, or raises what is caught below: each of its releases has its way
             raise KeyboardInterrupt
-        sys.exit(status)
+        _end(status or 0)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (InputError, OSError) as error:
@@ -274,8 +274,12 @@ def main() -> None:
 def _fail(message: str, status: int) -> None:
     if first_to_end() == f"{os.environ.get('RANK', '0')}/program":
         typer.echo(f"error: {message}" if status == 2 else message, err=True)
+    _end(status)
+
+
+def _end(status: int) -> None:
+    """Exit; one of several processes at once: threads of their connections can abort the interpreter's way out."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # At once: threads of a connection that is lost can abort the interpreter's own way out.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
