@@ -1,6 +1,6 @@
 # Everything runs in .venv, made on first use.
 #   make demo    simulate, prepare, train, evaluate; the report lands in demo/
-#   make test    ruff, mypy, pytest with doctests on all cores
+#   make test    ruff, mypy, pytest with doctests on up to four cores
 # PYTHON picks the interpreter (3.10 or newer); PIP_FLAGS adds options to pip, for example where torch comes from:
 #   make test PYTHON=python3.12 PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/convexrecon demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
