@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convexrecon.denoisers.convolution import Padding, convolution, released_padding
+from convexrecon.denoisers.convolution import Padding, convolution
 from convexrecon.denoisers.lipschitz import convolution_bound
 from convexrecon.denoisers.residual import ResidualDenoiser, layer_weight
 from convexrecon.errors import InputError
@@ -52,8 +52,6 @@ class ModlDenoiser(ResidualDenoiser):
         spectral: float | None = None,
         generator: torch.Generator,
     ) -> None:
-        if padding is None:
-            padding = released_padding(dimensions) if spectral is None else "zeros"
         super().__init__(
             width,
             kernel,
@@ -74,7 +72,7 @@ class ModlDenoiser(ResidualDenoiser):
                 self.kernel,
                 generator,
                 gain=0.1 if index == layers - 1 else 1.0,
-                padding=padding,
+                padding=self.padding,
             )
             for index in range(layers)
         )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convexrecon.denoisers.convolution import Padding, convolution, released_padding
+from convexrecon.denoisers.convolution import Padding, convolution
 from convexrecon.denoisers.lipschitz import convolution_bound
 from convexrecon.denoisers.residual import ResidualDenoiser, layer_weight
 from convexrecon.errors import InputError
@@ -87,8 +87,6 @@ class ResNetDenoiser(ResidualDenoiser):
         spectral: float | None = None,
         generator: torch.Generator,
     ) -> None:
-        if padding is None:
-            padding = released_padding(dimensions) if spectral is None else "zeros"
         super().__init__(
             width,
             kernel,
@@ -102,7 +100,7 @@ class ResNetDenoiser(ResidualDenoiser):
         if blocks < 1:
             raise InputError(f"blocks: expected at least 1, found {blocks}")
         self.blocks = nn.ModuleList(
-            ResidualBlock(channels if index == 0 else width, width, self.kernel, padding, generator)
+            ResidualBlock(channels if index == 0 else width, width, self.kernel, self.padding, generator)
             for index in range(blocks)
         )
         self.last = convolution(width, outputs, self.kernel, generator, gain=0.1, bias=True)
