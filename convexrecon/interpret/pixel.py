@@ -72,6 +72,13 @@ def check_pixel(pixel: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
+def at_pixel(image: Tensor, pixel: Sequence[int]) -> Tensor:
+    """All channels of a pixel: (C, *N) -> (C,)."""
+    for index in pixel:
+        image = image.select(1, index)
+    return image
+
+
 @torch.no_grad()
 def pixel_filter(denoiser: nn.Module, features: Tensor, pixel: Sequence[int], *, sample: int = 0) -> PixelFilter:
     """The linear filter that a denoiser applies at one pixel of its input.
@@ -104,7 +111,7 @@ def pixel_filter(denoiser: nn.Module, features: Tensor, pixel: Sequence[int], *,
         gates = None
         taps, correction = _differentiated(denoiser, seen, centre, reach, periodic)
         constant = correction - (taps * neighbourhood).flatten(1).sum(1)
-    skip = features[(sample, slice(0, len(taps)), *where)]
+    skip = at_pixel(features[sample, : len(taps)], where)
     return PixelFilter(where, gates, taps, neighbourhood, constant, skip, skip + correction)
 
 
@@ -113,7 +120,7 @@ def _read(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gates, taps, constant and correction of a two-layer denoiser, from its weights."""
     filters = switched_filters(denoiser)
-    gates = open_gates(denoiser, seen)[(0, slice(None), *centre)]
+    gates = at_pixel(open_gates(denoiser, seen)[0], centre)
     taps = filters.taps[gates].sum(0).to(seen)
     constant = filters.constants[gates].sum(0).to(seen)
     # Beyond the border there is nothing to take from: those taps act on zeros.
@@ -130,7 +137,7 @@ def _differentiated(
     """Taps and correction of a deeper network, by the derivative of its output with all ReLUs held."""
     with torch.enable_grad():
         point = seen.detach().requires_grad_()
-        output = denoiser(point)[(0, slice(None), *centre)]
+        output = at_pixel(denoiser(point)[0], centre)
         rows = [torch.autograd.grad(value, point, retain_graph=True)[0][0] for value in output]
     taps = torch.stack([_window(row, centre, reach, periodic) for row in rows])
     if periodic and seen.shape[2] < 2 * reach[0] + 1:
@@ -141,7 +148,7 @@ def _differentiated(
     middle = tuple(reach)
     for index in range(len(rows)):
         taps[(index, index, *middle)] -= 1
-    return taps, output.detach() - seen[(0, slice(0, len(rows)), *centre)]
+    return taps, output.detach() - at_pixel(seen[0, : len(rows)], centre)
 
 
 def _rings(denoiser: nn.Module) -> bool:
