@@ -62,8 +62,8 @@ def volume(size: int, coils: int) -> Batch:
     )
     maps = (maps / maps.abs().square().sum(0).sqrt())[None]
     mask = (torch.rand(1, 1, *shape, generator=rng) < 0.5).float()
-    kspace = Sense(maps, mask).forward(target[None])
-    return Batch(kspace, mask, maps, target[None], torch.ones(1), ("synthetic",), (0,), (size, size))
+    sense = Sense(maps, mask)
+    return Batch(sense.forward(target[None]), sense, target[None], torch.ones(1), ("synthetic",), (0,), (size, size))
 
 
 def network(kind: DenoiserKind, width: int, blocks: int) -> Cascade:

@@ -6,10 +6,9 @@ A sample is a slice, a series or a volume (a slab of one): `data.prepared_files`
 import math
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convexrecon.data.prepared_files import SliceKey, read_sample, samples_of_folder
+from convexrecon.data.sample_batch import Batch as Batch
+from convexrecon.data.sample_batch import stack as stack
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import uncentre
 from convexrecon.physics.masks import MaskSettings, sampling_mask
@@ -28,42 +29,6 @@ Item = TypeVar("Item")
 PLANE = 2
 # torch.quantile takes no more numbers than this.
 _QUANTILE_ENTRIES = 2**24
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Undersampled samples of one shape, ready to reconstruct; *N is (y, x), (z, y, x) or (t, y, x).
-
-    Attributes:
-        kspace: (B, C, *N) complex64, along y and x, uncentred, zero where not sampled, divided by `scale`.
-        mask: (B, 1, *N) float32, zeros and ones, uncentred.
-        maps: (B, C, *N) complex64 sensitivity maps.
-        target: (B, *N) complex64, the fully sampled image, divided by `scale`.
-        scale: (B,) float32, 95th percentile of the zero-filled magnitude, in the scanner's units; of a slab, that
-            of its whole volume.
-        volume: name of each sample's volume.
-        slice_index: index in its volume of each slice, or of the first one of a sample of several.
-        recon_size: (y, x) of the scanner's images.
-    """
-
-    kspace: Tensor
-    mask: Tensor
-    maps: Tensor
-    target: Tensor
-    scale: Tensor
-    volume: tuple[str, ...]
-    slice_index: tuple[int, ...]
-    recon_size: tuple[int, int]
-
-    @property
-    def sense(self) -> Sense:
-        """The forward model."""
-        return Sense(self.maps, self.mask, PLANE)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        names = ("kspace", "mask", "maps", "target", "scale")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class PreparedSlices:
@@ -190,8 +155,7 @@ def undersample(
     size = recon_size or (int(mask.shape[-2]), int(mask.shape[-1]))
     return Batch(
         measured / divisor,
-        uncentred_mask,
-        maps.unsqueeze(0),
+        Sense(maps.unsqueeze(0), uncentred_mask, PLANE),
         image.unsqueeze(0) / divisor,
         divisor.view(1),
         (volume,),
@@ -240,19 +204,6 @@ def batch_plan(
         order = _shuffled(group, generator)
         chunks += [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return _shuffled(chunks, generator)
-
-
-def stack(samples: Sequence[Batch]) -> Batch:
-    """Batches of one shape as one batch; of the recon sizes, the first stays."""
-    if len(samples) == 1:
-        return samples[0]
-    tensors: dict[str, Any] = {
-        name: torch.cat([getattr(sample, name) for sample in samples])
-        for name in ("kspace", "mask", "maps", "target", "scale")
-    }
-    volumes = tuple(name for sample in samples for name in sample.volume)
-    positions = tuple(index for sample in samples for index in sample.slice_index)
-    return replace(samples[0], volume=volumes, slice_index=positions, **tensors)
 
 
 def split_volumes(names: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:

@@ -27,7 +27,7 @@ from convexrecon.training.config import RunSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade
 
-Method = Callable[[Sense, Tensor], Tensor]
+Method = Callable[[ForwardModel, Tensor], Tensor]
 
 # Training slices on which the baselines' weights are tuned.
 TUNING_SLICES = 3
@@ -193,7 +193,7 @@ def _one_whole(
     return scores, Pictured(volume, middle, reference, chosen, mask, slices.layout, whole)
 
 
-def _timed(method: Method, sense: Sense, batch: Batch) -> tuple[Tensor, float]:
+def _timed(method: Method, sense: ForwardModel, batch: Batch) -> tuple[Tensor, float]:
     started = time.perf_counter()
     with torch.no_grad():
         result = method(sense, batch.kspace)
@@ -252,7 +252,7 @@ def _tune(
     return tuned
 
 
-def _with_lam(method: Callable[[Sense, Tensor, float], Tensor], lam: float, sense: Sense, kspace: Tensor) -> Tensor:
+def _with_lam(method: Reconstruction, lam: float, sense: ForwardModel, kspace: Tensor) -> Tensor:
     return method(sense, kspace, lam)
 
 

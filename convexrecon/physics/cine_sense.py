@@ -1,5 +1,6 @@
 """The SENSE forward model of a series of images: every frame sampled on its own, coil maps constant in time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,3 +88,13 @@ class CineSense:
     def to(self, device: torch.device | str) -> "CineSense":
         """The same operator on another device."""
         return CineSense(self.coil_maps.to(device), self.mask.to(device))
+
+    def as_precise_as(self, image: Tensor) -> "CineSense":
+        """The same operator in the precision of a complex series."""
+        return CineSense(self.coil_maps.to(image.dtype), self.mask.to(image.real.dtype))
+
+    def joined(self, others: Sequence["CineSense"]) -> "CineSense":
+        """The operator of this batch and others of its shape as one."""
+        parts = [self, *others]
+        masks = [part.mask.expand(len(part.coil_maps), *part.mask.shape[1:]) for part in parts]
+        return CineSense(torch.cat([part.coil_maps for part in parts]), torch.cat(masks))

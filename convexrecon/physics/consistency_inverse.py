@@ -11,7 +11,7 @@ from convexrecon.physics.data_consistency import (
     GradientDataConsistency,
     ProximalDataConsistency,
 )
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 
 # Relative residuals that float32 conjugate gradients reach.
 TOLERANCE = 1e-7
@@ -38,7 +38,9 @@ def inverse_amplification(consistency: DataConsistency) -> float:
 
 
 @torch.no_grad()
-def invert_consistency(consistency: DataConsistency, image: Tensor, sense: Sense, adjoint_kspace: Tensor) -> Tensor:
+def invert_consistency(
+    consistency: DataConsistency, image: Tensor, sense: ForwardModel, adjoint_kspace: Tensor
+) -> Tensor:
     """The z that data consistency makes x of.
 
     Proximal: ``z = x + A^H (A x - y) / lam``, as exact as the conjugate gradients that made x were: their residual

@@ -1,7 +1,9 @@
 """What data consistency and reconstruction ask of a forward model, whatever k-space it measures."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -24,3 +26,12 @@ class ForwardModel(Protocol):
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H A x: image (B, *N) -> image (B, *N)."""
+
+    def to(self, device: torch.device | str) -> "ForwardModel":
+        """The same operator on another device."""
+
+    def as_precise_as(self, image: Tensor) -> "ForwardModel":
+        """The same operator in the precision of a complex image."""
+
+    def joined(self, others: Sequence[Any]) -> "ForwardModel":
+        """The operator of this batch and others of its kind and shape, one after the other, as one."""

@@ -1,6 +1,6 @@
 """The Fourier part of non-Cartesian imaging: weighted, of norm one, and its normal operator as a convolution."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -137,6 +137,25 @@ class NonCartesianFourier:
     @property
     def _pixels(self) -> int:
         return int(torch.Size(self.shape).numel())
+
+
+def joined_trajectories(parts: Sequence[tuple[NonCartesianFourier, int]]) -> NonCartesianFourier:
+    """One trajectory of each part, as often as said, as those of one batch: of one shape and number of samples.
+
+    Raises:
+        InputError: parts of several image shapes, or numbers of samples.
+    """
+    first = parts[0][0]
+    kinds = {(part.shape, part.coordinates.shape[-2]) for part, _ in parts}
+    if len(kinds) > 1:
+        raise InputError(f"trajectories: of (image shape, samples) {sorted(kinds)}; expected one of them in a batch")
+
+    def repeated(values: Tensor, count: int, axes: int) -> Tensor:
+        return values.expand(count, *values.shape[-axes:])
+
+    coordinates = torch.cat([repeated(part.coordinates, count, 2) for part, count in parts])
+    weights = torch.cat([repeated(part._relative, count, 1) for part, count in parts])
+    return NonCartesianFourier(coordinates, first.shape, weights, first.eps)
 
 
 def _largest_eigenvalue(normal: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:

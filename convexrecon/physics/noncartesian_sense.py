@@ -1,12 +1,13 @@
 """The SENSE forward model for k-space off the grid: radial, spiral, cones, and whatever else."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from convexrecon.errors import InputError
-from convexrecon.physics.noncartesian_fourier import NonCartesianFourier
+from convexrecon.physics.noncartesian_fourier import NonCartesianFourier, joined_trajectories
 
 # Complex numbers on the doubled grid at once, the largest array of `normal`: 2 MB in single precision, about a
 # cache (five times as fast as all coils of a volume at once), and 128 MB on devices that want much to do.
@@ -104,3 +105,15 @@ class NonCartesianSense:
     def to(self, device: torch.device | str) -> "NonCartesianSense":
         """The same operator on another device."""
         return NonCartesianSense(self.maps.to(device), self.fourier.to(device))
+
+    def as_precise_as(self, image: Tensor) -> "NonCartesianSense":
+        """The same operator with maps of the precision of a complex image; the transforms follow their input's."""
+        return NonCartesianSense(self.maps.to(image.dtype), self.fourier)
+
+    def joined(self, others: Sequence["NonCartesianSense"]) -> "NonCartesianSense":
+        """The operator of this batch and others as one, of one trajectory if they share it; else one for each."""
+        parts = [self, *others]
+        maps = torch.cat([part.maps for part in parts])
+        if all(part.fourier is self.fourier for part in parts):
+            return NonCartesianSense(maps, self.fourier)
+        return NonCartesianSense(maps, joined_trajectories([(part.fourier, len(part.maps)) for part in parts]))

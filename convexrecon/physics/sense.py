@@ -1,5 +1,6 @@
 """The SENSE forward model: coil sensitivities, Fourier transform, sampling."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,3 +94,9 @@ class Sense:
     def as_precise_as(self, image: Tensor) -> "Sense":
         """The same operator in the precision of a complex image."""
         return Sense(self.maps.to(image.dtype), self.mask.to(image.real.dtype), self.axes)
+
+    def joined(self, others: Sequence["Sense"]) -> "Sense":
+        """The operator of this batch and others of its shape as one."""
+        parts = [self, *others]
+        masks = [part.mask.expand(len(part.maps), *part.mask.shape[1:]) for part in parts]
+        return Sense(torch.cat([part.maps for part in parts]), torch.cat(masks), self.axes)

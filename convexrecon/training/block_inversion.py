@@ -8,7 +8,7 @@ from torch import Tensor
 from convexrecon.cascade import Block
 from convexrecon.denoisers.residual import with_factor_once
 from convexrecon.physics.consistency_inverse import invert_consistency
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 
 # Relative difference that rounding leaves, in units of the precision's epsilon.
 ROUNDING = 2.0
@@ -24,7 +24,7 @@ class Scan:
         initial: the image before the first block, (B, *N) complex.
     """
 
-    sense: Sense
+    sense: ForwardModel
     adjoint: Tensor
     initial: Tensor
 

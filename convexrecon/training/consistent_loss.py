@@ -17,7 +17,7 @@ from convexrecon.physics.data_consistency import (
     ProximalDataConsistency,
     remaining_error,
 )
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.config import RunSettings
 from convexrecon.training.image_store import key_of, keys_of, read_store, write_store
@@ -84,7 +84,7 @@ class BehindConsistency:
     """
 
     consistency: DataConsistency
-    sense: Sense
+    sense: ForwardModel
     share: float
 
     def forward(self, output: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class BehindConsistency:
         return to_channels(left_of(self.consistency, to_complex(error), self.sense))
 
 
-def left_of(consistency: DataConsistency, error: Tensor, sense: Sense) -> Tensor:
+def left_of(consistency: DataConsistency, error: Tensor, sense: ForwardModel) -> Tensor:
     """`remaining_error` of (B, *N) complex, as exact as the precision asks for; sense may have another one."""
     tolerance, most = COARSE if error.dtype == torch.complex64 else FINE
     return remaining_error(consistency, error, sense.as_precise_as(error), tolerance=tolerance, max_iterations=most)

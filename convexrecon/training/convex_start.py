@@ -17,7 +17,7 @@ from convexrecon.physics.data_consistency import (
     NoDataConsistency,
     ProximalDataConsistency,
 )
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ReluStart:
 
 @torch.no_grad()
 def relu_start(
-    cascade: Cascade, samples: Sequence[tuple[Sense, Tensor]], *, sharpness: Sequence[float] = (10.0,)
+    cascade: Cascade, samples: Sequence[tuple[ForwardModel, Tensor]], *, sharpness: Sequence[float] = (10.0,)
 ) -> ReluStart:
     """Turn a cascade of gated denoisers into one of ReLU denoisers with nearly the same output.
 

@@ -6,14 +6,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from convexrecon.cascade import Cascade
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.training.descent import Descent, Portion, adam, update
 from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.losses import image_loss
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.step_clock import StepClock
 
-Network = Callable[[Sense, Tensor], Tensor]
+Network = Callable[[ForwardModel, Tensor], Tensor]
 
 
 def end_to_end(model: Cascade, options: DescentSettings, ranks: Ranks) -> Descent:

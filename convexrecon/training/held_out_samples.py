@@ -7,6 +7,7 @@ from torch import Tensor
 
 from convexrecon.data.dataset import Batch
 from convexrecon.physics.sample_split import split_samples
+from convexrecon.physics.sense import Sense
 from convexrecon.seeding import generator
 
 
@@ -24,6 +25,8 @@ def split_batch(batch: Batch, share: float, seed: int) -> tuple[Batch, Batch]:
     Raises:
         InputError: a share that leaves nothing on either side.
     """
+    sense = batch.sense
+    assert isinstance(sense, Sense)
     kept: list[Tensor] = []
     held_out: list[Tensor] = []
     for mask, volume, index in zip(batch.mask[:, 0], batch.volume, batch.slice_index, strict=True):
@@ -31,7 +34,7 @@ def split_batch(batch: Batch, share: float, seed: int) -> tuple[Batch, Batch]:
         for part, found in zip(_split_frames(mask, share, rng), (kept, held_out), strict=True):
             found.append(part)
     first, second = (
-        replace(batch, kspace=batch.kspace * mask, mask=mask)
+        replace(batch, kspace=batch.kspace * mask, sense=replace(sense, mask=mask))
         for mask in (torch.stack(kept).unsqueeze(1), torch.stack(held_out).unsqueeze(1))
     )
     return first, second

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from convexrecon.cascade import Cascade, support, to_channels, to_complex
 from convexrecon.convex.patches import BlockBatch, Stream
 from convexrecon.physics.data_consistency import DataConsistency, NoDataConsistency
-from convexrecon.physics.fourier import fft, ifft
+from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.sense import Sense
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.consistent_loss import left_of, loss_consistency
@@ -33,8 +33,8 @@ class BehindHeldOut:
     """
 
     consistency: DataConsistency
-    kept: Sense
-    held_out: Sense
+    kept: ForwardModel
+    held_out: ForwardModel
     share: float
 
     def forward(self, output: Tensor) -> Tensor:
@@ -56,15 +56,22 @@ class BehindHeldOut:
 
     def samples(self, images: Tensor) -> Tensor:
         """B x: (n, *N) complex -> (n, C, |Lambda|)."""
-        kspace = fft(self.held_out.maps.to(images.dtype) * images.unsqueeze(1), self.kept.transformed)
-        return kspace[:, :, self.held_out.mask[0, 0] != 0]
+        kspace = self.held_out.as_precise_as(images).forward(images)
+        return samples_of(self.held_out, kspace)
 
     def _pulled(self, samples: Tensor) -> Tensor:
         """B^H y: (n, C, |Lambda|) complex -> (n, *N)."""
-        maps = self.held_out.maps.to(samples.dtype)
-        kspace = maps.new_zeros(len(samples), *maps.shape[1:])
-        kspace[:, :, self.held_out.mask[0, 0] != 0] = samples
-        return (maps.conj() * ifft(kspace, self.kept.transformed)).sum(1)
+        sense, kspace = self.held_out, samples
+        if isinstance(sense, Sense):
+            kspace = samples.new_zeros(len(samples), *sense.maps.shape[1:])
+            kspace[:, :, sense.mask[0, 0] != 0] = samples
+        precise = sense.as_precise_as(samples)
+        return torch.cat([precise.adjoint(one.unsqueeze(0)) for one in kspace])
+
+
+def samples_of(sense: ForwardModel, kspace: Tensor) -> Tensor:
+    """Of k-space (n, C, *N) on the grid the samples that one mask takes, (n, C, samples); off it all there are."""
+    return kspace[:, :, sense.mask[0, 0] != 0] if isinstance(sense, Sense) else kspace
 
 
 @contextmanager
@@ -104,7 +111,7 @@ def _behind(data: BlockData, position: int) -> tuple[BehindHeldOut, Tensor, Tens
     if convex.held_out_behind == "consistency":
         consistency = loss_consistency(data.settings)
         behind = replace(behind, consistency=consistency, share=convex.loss_image_share)
-    return behind, kept.kspace, held_out.kspace[:, :, held_out.mask[0, 0] != 0]
+    return behind, kept.kspace, samples_of(held_out.sense, held_out.kspace)
 
 
 def _write_unexplained(data: BlockData, index: int) -> None:

@@ -74,6 +74,7 @@ def test_a_sample_is_inverted_alike_in_any_batch() -> None:
     together, _ = invert_block(made, output, given, iterations=150)
     for index in range(3):
         one = slice(index, index + 1)
+        assert isinstance(given.sense, Sense)
         sense = Sense(given.sense.maps[one], given.sense.mask[one])
         alone, _ = invert_block(made, output[one], Scan(sense, given.adjoint[one], given.initial[one]), iterations=150)
         assert float((alone[0] - together[index]).norm()) < 1e-12 * float(together[index].norm())

@@ -14,13 +14,13 @@ from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.denoisers.relu import ReluDenoiser
 from convexrecon.errors import InputError
 from convexrecon.physics.data_consistency import GradientDataConsistency, NoDataConsistency
-from convexrecon.physics.sense import Sense
+from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.training.config import RunSettings
 from convexrecon.training.convex_start import relu_start
 from convexrecon.training.train import train
 from convexrecon.weights import load_cascade, save_cascade
 
-Sample = tuple[Sense, Tensor]
+Sample = tuple[ForwardModel, Tensor]
 
 
 @pytest.fixture(scope="module")

@@ -97,8 +97,8 @@ def test_they_are_exact_where_rounding_is_none(batch: Batch) -> None:
     model = cascade(12, denoiser="modl", spectral=0.9).double()
     for block in model:
         block.consistency.tolerance = 1e-15
-    kspace, maps, target = (item.to(torch.complex128) for item in (batch.kspace, batch.maps, batch.target))
-    double = replace(batch, kspace=kspace, maps=maps, mask=batch.mask.double(), target=target)
+    kspace, target = batch.kspace.to(torch.complex128), batch.target.to(torch.complex128)
+    double = replace(batch, kspace=kspace, sense=batch.sense.as_precise_as(target), target=target)
     difference, report = compared(model, double, options(iterations=100, tolerance=1e-2), end_to_end)
     assert report["inverted_share"] > 0.8
     assert difference < 1e-8

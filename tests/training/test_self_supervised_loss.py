@@ -29,7 +29,7 @@ from convexrecon.training.config import ConvexSettings, RunSettings
 from convexrecon.training.consistent_loss import BehindConsistency
 from convexrecon.training.held_out_samples import split_batch
 from convexrecon.training.run_folder import RunFolder
-from convexrecon.training.self_supervised_loss import BehindHeldOut
+from convexrecon.training.self_supervised_loss import BehindHeldOut, samples_of
 from convexrecon.training.train import certify_run, train
 from convexrecon.weights import load_cascade
 
@@ -91,7 +91,7 @@ def test_the_map_is_what_an_error_changes_at_held_out_samples(consistency: DataC
             layer.held_out.forward(consistency(x, layer.kept, adjoint)) for x in (image + error, image)
         )
     changed = torch.cat([with_error - without, 0.2 * layer.held_out.forward(error)])
-    expected = to_channels(changed[:, :, layer.held_out.mask[0, 0] != 0]).flatten(0, 1)
+    expected = to_channels(samples_of(layer.held_out, changed)).flatten(0, 1)
     assert torch.allclose(layer.forward(to_channels(error)), expected, atol=1e-7)
 
 
@@ -99,7 +99,7 @@ def test_the_map_is_what_an_error_changes_at_held_out_samples(consistency: DataC
 def test_the_objective_is_that_of_cvxpy(consistency: DataConsistency) -> None:
     layer, kspace, rng = behind(consistency, 9, 11)
     features = torch.randn(1, 2, 9, 11, generator=rng)
-    samples = kspace[:, :, layer.held_out.mask[0, 0] != 0]
+    samples = samples_of(layer.held_out, kspace)
     target = layer.scaled(torch.cat([samples, samples])).float()
     data = [BlockBatch(features, target, torch.rand(1, 1, 9, 11, generator=rng) < 0.8, layer)]
     model = [replace(data[0], target=torch.zeros_like(features), behind=None)]
