@@ -1,6 +1,6 @@
 """K-space written as ISMRMRD files, atomically: for other programs, and for tests of the reader."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -89,6 +89,7 @@ def write_samples(
     *,
     encoded_mm: Millimetres | None = None,
     trajectory: str = "other",
+    attributes: Mapping[str, str | float | int] | None = None,
 ) -> None:
     """Write samples off the grid; the inverse of `ismrmrd_samples.read_samples`.
 
@@ -99,6 +100,7 @@ def write_samples(
         encoded: matrix size, the header's (x, y, z): ours in their order, z = 1 in 2-D.
         encoded_mm: field of view; 1 mm a pixel if None.
         trajectory: the header's word: radial, spiral, goldenangle, epi or other.
+        attributes: of the HDF5 file, for who knows them.
 
     Raises:
         InputError: shapes that do not fit, NaN or Inf, or a file that cannot be written.
@@ -121,7 +123,7 @@ def write_samples(
                 yield record
 
     header = header_xml(encoded, encoded, encoded_mm, None, trajectory=trajectory, coils=values.shape[1])
-    _write(path, header, records(), len(values) * values.shape[2])
+    _write(path, header, records(), len(values) * values.shape[2], attributes)
 
 
 def header_xml(
@@ -172,9 +174,16 @@ def _record(samples: NDArray[Any], coordinates: NDArray[np.float32]) -> np.void:
     return record
 
 
-def _write(path: PathLike, header: bytes, records: Iterable[np.void], count: int) -> None:
+def _write(
+    path: PathLike,
+    header: bytes,
+    records: Iterable[np.void],
+    count: int,
+    attributes: Mapping[str, str | float | int] | None = None,
+) -> None:
     remaining = iter(records)
     with atomic_hdf5(path) as file:
+        file.attrs.update(attributes or {})
         group = file.create_group("dataset")
         group.create_dataset("xml", (1,), h5py.string_dtype())[0] = header.decode()
         data = group.create_dataset("data", (count,), ACQUISITION, maxshape=(None,), chunks=(min(count, _AT_ONCE),))

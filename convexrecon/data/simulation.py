@@ -6,6 +6,7 @@ What a volume's slices are is in `kspace_simulation`; here are the files, their 
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -33,13 +34,13 @@ from convexrecon.data.prepared_files import Layout
 from convexrecon.errors import InputError
 from convexrecon.seeding import derive_seed, generator
 
-_DEFAULT_SIZE = (160, 144)
+DEFAULT_SIZE = (160, 144)
 _DEFAULT_VOLUMES = 8
-_DEFAULT_SLICES: dict[Layout, int] = {"slices": 4, "volume": 32, "cine": 12}
+DEFAULT_SLICES: dict[Layout, int] = {"slices": 4, "volume": 32, "cine": 12}
 
 
 @dataclass(frozen=True)
-class _VolumeSettings:
+class VolumeSettings:
     """What determines a volume's file, with its name; written into it to tell whether to keep it."""
 
     source: str
@@ -123,20 +124,14 @@ def simulate_dataset(
         InputError: an argument out of range, unreadable images, an existing file made with other settings, or
             files that cannot be written.
     """
-    count_of_slices = _DEFAULT_SLICES[layout] if slices is None else slices
+    count_of_slices = DEFAULT_SLICES[layout] if slices is None else slices
     check_arguments(volumes, count_of_slices, size, coils, anatomy, noise, readout_oversampling)
     # A volume's y is a phase encode: nothing is oversampled but its readout, which is in image space.
     oversampling = 1 if layout == "volume" else readout_oversampling
-    common = _VolumeSettings("", count_of_slices, size or _DEFAULT_SIZE, coils, noise, seed, oversampling, layout)
-    if images is None:
-        count = _DEFAULT_VOLUMES if volumes is None else volumes
-        plan = [_plan_anatomy(common, anatomy, index, vary_size) for index in range(count)]
-    else:
-        stack = load_image_stack(images, images_key)
-        groups = _groups(stack, common, slices)
-        plan = _plan_images(common, stack, groups, volumes, size, vary_size)
+    common = VolumeSettings("", count_of_slices, size or DEFAULT_SIZE, coils, noise, seed, oversampling, layout)
+    plan = planned(common, volumes, slices, size, anatomy, vary_size, images, images_key)
     folder = Path(out)
-    todo = [not _is_made(folder / f"{name}.h5", settings, overwrite) for name, settings, _ in plan]
+    todo = [not is_made(folder / f"{name}.h5", settings, overwrite, _made_with) for name, settings, _ in plan]
     total = sum(settings.slices for (_, settings, _), needed in zip(plan, todo, strict=True) if needed)
     with tqdm(total=total, desc="simulate", unit="slice", disable=not (progress and total)) as bar:
         for (name, settings, subject), needed in zip(plan, todo, strict=True):
@@ -145,10 +140,28 @@ def simulate_dataset(
     return [folder / f"{name}.h5" for name, _, _ in plan]
 
 
-_Plan = tuple[str, _VolumeSettings, Subject]
+Plan = tuple[str, VolumeSettings, Subject]
 
 
-def _plan_anatomy(common: _VolumeSettings, anatomy: SimulatedAnatomy, index: int, vary_size: bool) -> _Plan:
+def planned(
+    common: VolumeSettings,
+    volumes: int | None,
+    slices: int | None,
+    size: tuple[int, int] | None,
+    anatomy: SimulatedAnatomy,
+    vary_size: bool,
+    images: str | os.PathLike[str] | None,
+    images_key: str | None,
+) -> list[Plan]:
+    """Name, settings and subject of every file; arguments as of `simulate_dataset`."""
+    if images is None:
+        count = _DEFAULT_VOLUMES if volumes is None else volumes
+        return [_plan_anatomy(common, anatomy, index, vary_size) for index in range(count)]
+    stack = load_image_stack(images, images_key)
+    return _plan_images(common, stack, _groups(stack, common, slices), volumes, size, vary_size)
+
+
+def _plan_anatomy(common: VolumeSettings, anatomy: SimulatedAnatomy, index: int, vary_size: bool) -> Plan:
     kind: Literal["head", "knee"] = ("head", "knee")[index % 2] if anatomy == "mixed" else anatomy
     name = f"{kind}_{index:03d}"
     subject = random_anatomy(kind, derive_seed(common.seed, name))
@@ -168,13 +181,13 @@ def _plan_anatomy(common: _VolumeSettings, anatomy: SimulatedAnatomy, index: int
 
 
 def _plan_images(
-    common: _VolumeSettings,
+    common: VolumeSettings,
     stack: ImageStack,
     groups: list[tuple[int, ...]],
     volumes: int | None,
     size: tuple[int, int] | None,
     vary_size: bool,
-) -> list[_Plan]:
+) -> list[Plan]:
     size = size or stack.shape[1:]
     if any(n > have for n, have in zip(size, stack.shape[1:], strict=True)) or min(size) < SMALLEST:
         raise InputError(
@@ -187,7 +200,7 @@ def _plan_images(
             f"{stack.path}: {full} images that are not blank fill {len(groups)} volumes "
             f"of {common.slices}; expected enough for {volumes or 1}"
         )
-    plan: list[_Plan] = []
+    plan: list[Plan] = []
     for number, indices in enumerate(groups[:volumes]):
         name = f"{stack.path.stem}_{number:03d}"
         coils = common.coils
@@ -200,7 +213,7 @@ def _plan_images(
     return plan
 
 
-def _groups(stack: ImageStack, common: _VolumeSettings, slices: int | None) -> list[tuple[int, ...]]:
+def _groups(stack: ImageStack, common: VolumeSettings, slices: int | None) -> list[tuple[int, ...]]:
     """Which images are a volume: so many in a row that are not blank, or all of a volume or series of the file."""
     if common.layout == "slices":
         full = [index for index, image in enumerate(stack) if image.any()]
@@ -224,13 +237,20 @@ def _varied_coils(coils: int, draws: torch.Generator) -> int:
     return max(1, coils - 1 + int(torch.randint(3, (), generator=draws)))
 
 
-def _is_made(path: Path, settings: _VolumeSettings, overwrite: bool) -> bool:
-    """Whether the file is there, complete and made with these settings; InputError for any other file."""
+def is_made(path: Path, settings: VolumeSettings, overwrite: bool, made_with: Callable[[Path], str]) -> bool:
+    """Whether the file is there, complete and made with these settings; InputError for any other file.
+
+    Args:
+        path: the file.
+        settings: wanted.
+        overwrite: whether another file may be replaced.
+        made_with: the settings that a file says it was made with.
+    """
     if not path.exists():
         return False
     try:
-        found = str(read_scan_info(path).attributes.get("simulation", "not simulated"))
-    except InputError:
+        found = made_with(path)
+    except (InputError, OSError):
         found = "not a readable scan"
     if found == str(settings):
         return True
@@ -242,7 +262,11 @@ def _is_made(path: Path, settings: _VolumeSettings, overwrite: bool) -> bool:
     return False
 
 
-def _write_volume(path: Path, name: str, settings: _VolumeSettings, subject: Subject, bar: tqdm) -> None:
+def _made_with(path: Path) -> str:
+    return str(read_scan_info(path).attributes.get("simulation", "not simulated"))
+
+
+def _write_volume(path: Path, name: str, settings: VolumeSettings, subject: Subject, bar: tqdm) -> None:
     seed = derive_seed(settings.seed, name)
     array = random_coils(settings.coils, seed, subject.half_size, settings.depth)
     scale, deviation = levels(subject, settings.slices // 2, settings.noise, seed)
