@@ -47,14 +47,41 @@ def simulate(
     anatomy: Annotated[str, typer.Option(help="head, knee or mixed.")] = "mixed",
     noise: Annotated[float, typer.Option(help="Noise deviation, as a share of the image's 95th percentile.")] = 0.01,
     images: Annotated[Path | None, typer.Option(help="Your own images (.npy, .npz, .h5) instead.")] = None,
+    trajectory: Annotated[
+        str | None,
+        typer.Option(
+            help="Off the grid: radial, spiral, kooshball, stack_of_stars or cones, as ISMRMRD files.",
+            show_default=False,
+        ),
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(help="Readouts of a trajectory; as many as sample it fully.", show_default=False),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files made with other settings.")] = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Make a multi-coil data set in the fastMRI layout, from random anatomies or your own images."""
+    from convexrecon.data.noncartesian_simulation import TrajectoryKind, simulate_trajectories
     from convexrecon.data.prepared_files import Layout
     from convexrecon.data.simulation import simulate_dataset
 
+    known = one_of("anatomy", anatomy, ("head", "knee", "mixed"))
+    if shots is not None and trajectory is None:
+        raise InputError(f"shots: {shots} without a trajectory; expected --trajectory with it")
+    if trajectory is not None:
+        if layout != "slices" or vary_size:
+            raise InputError(
+                f"trajectory {trajectory!r}: says itself what is scanned; expected no --layout, --vary-size"
+            )
+        kind = one_of("trajectory", trajectory, get_args(TrajectoryKind))
+        paths = simulate_trajectories(
+            out, kind, shots=shots, volumes=volumes, slices=slices, size=size, coils=coils, anatomy=known, noise=noise,
+            images=images, overwrite=overwrite, seed=seed, progress=not quiet,
+        )  # fmt: skip
+        typer.echo(f"{len(paths)} files in {out}")
+        return
     paths = simulate_dataset(
         out,
         volumes=volumes,
@@ -62,7 +89,7 @@ def simulate(
         size=size,
         coils=coils,
         layout=one_of("layout", layout, get_args(Layout)),
-        anatomy=one_of("anatomy", anatomy, ("head", "knee", "mixed")),
+        anatomy=known,
         noise=noise,
         images=images,
         vary_size=vary_size,
@@ -85,17 +112,28 @@ def prepare(
         str | None,
         typer.Option(help="slices, volume or cine; what the files say by default.", show_default=False),
     ] = None,
+    units: Annotated[
+        str | None,
+        typer.Option(
+            help="Of ISMRMRD trajectories that do not tell: cycles/fov, cycles/pixel, rad/pixel or 1/m.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Estimate coil sensitivities once, form the targets, and cache both; a second run does what is missing."""
+    from convexrecon.data.ismrmrd_samples import Units
     from convexrecon.data.preparation import PreparationSettings
     from convexrecon.data.preparation import prepare as run_preparation
     from convexrecon.data.prepared_files import Layout
 
     settings = PreparationSettings(maps=one_of("maps", maps, ("espirit", "walsh")), calibration=calibration)
     known = None if layout is None else one_of("layout", layout, get_args(Layout))
-    report = run_preparation(source, out, settings, layout=known, device=device_named(device), progress=not quiet)
+    stated = None if units is None else one_of("units", units, get_args(Units))
+    report = run_preparation(
+        source, out, settings, layout=known, units=stated, device=device_named(device), progress=not quiet
+    )
     renewed = f" ({len(report.renewed)} of them anew)" if report.renewed else ""
     typer.echo(f"{len(report.prepared)} volumes prepared{renewed}, {len(report.skipped)} already there, in {out}")
 
@@ -111,7 +149,7 @@ def train(
     ] = None,
     blocks: Annotated[int | None, typer.Option(help="Blocks; more than a trained run has continues it.")] = None,
     units: Annotated[int | None, typer.Option(help="Gates, or hidden units, of a block.")] = None,
-    mask: Annotated[str | None, typer.Option(help="poisson, random, equispaced, variable or full.")] = None,
+    mask: Annotated[str | None, typer.Option(help="poisson, random, equispaced, variable, shots or full.")] = None,
     acceleration: Annotated[float | None, typer.Option(help="Of the masks.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of the methods that descend a loss.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all randomness.")] = None,

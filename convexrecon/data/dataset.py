@@ -4,7 +4,7 @@ A sample is a slice, a series or a volume (a slab of one): `data.prepared_files`
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from functools import lru_cache
 from pathlib import Path
@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convexrecon.data.prepared_files import SliceKey, read_sample, samples_of_folder
+from convexrecon.data.prepared_shots import SHOT_LAYOUTS, load_shots, shots_kept
 from convexrecon.data.sample_batch import Batch as Batch
+from convexrecon.data.sample_batch import bright
 from convexrecon.data.sample_batch import stack as stack
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import uncentre
 from convexrecon.physics.masks import MaskSettings, sampling_mask
 from convexrecon.physics.sense import Sense
+from convexrecon.physics.shot_sampling import check_kind
 from convexrecon.seeding import derive_seed, generator
 
 Item = TypeVar("Item")
 # Sampling is of the last two axes always: the first of three is time, or a readout that is transformed already.
 PLANE = 2
-# torch.quantile takes no more numbers than this.
-_QUANTILE_ENTRIES = 2**24
 
 
 class PreparedSlices:
@@ -61,6 +62,8 @@ class PreparedSlices:
         if missing:
             raise InputError(f"{self.folder}: no volume {missing[0]!r}; found {', '.join(sorted(names))}")
         self.slices = tuple(key for key in keys if volumes is None or key.volume in volumes)
+        if self.off_grid:
+            check_kind(mask)
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -68,7 +71,12 @@ class PreparedSlices:
     @property
     def dimensions(self) -> int:
         """Number of image axes: 2 for slices, 3 for volumes and series."""
-        return 2 if self.layout == "slices" else 3
+        return 2 if self.layout in ("slices", "noncartesian") else 3
+
+    @property
+    def off_grid(self) -> bool:
+        """Whether k-space is sampled along trajectories."""
+        return self.layout in SHOT_LAYOUTS
 
     @property
     def volume_names(self) -> list[str]:
@@ -92,11 +100,21 @@ class PreparedSlices:
             InputError: the file has changed or holds NaN, Inf or maps that are all zero.
         """
         key = self.slices[index]
+        if self.off_grid:
+            return load_shots(key.path, key.slice_index, key.trajectory, self.mask, self.seed)
         kspace, maps, target, recon_size = read_sample(key)
         return undersample(
             kspace, maps, self.mask_of(key), target=target, volume=key.volume, slice_index=key.slice_index,
             recon_size=recon_size, scale=self._scale_of_volume(key) if key.is_slab else None,
         )  # fmt: skip
+
+    def kind_of(self, index: int) -> Hashable:
+        """What samples of one batch have in common: their shape and, off the grid, their shots."""
+        key = self.slices[index]
+        if not self.off_grid:
+            return key.shape
+        kept = shots_kept(key.path, key.slice_index, key.trajectory, key.shape[1:], self.mask, self.seed)
+        return key.shape, key.trajectory, kept
 
     def mask_of(self, key: SliceKey) -> Tensor:
         """The centred mask of a sample: (y, x), of its volume, or (t, y, x) of a series."""
@@ -146,7 +164,7 @@ def undersample(
     measured = uncentre(kspace * mask, PLANE).unsqueeze(0)
     if scale is None:
         zero_filled = Sense(maps.unsqueeze(0), uncentred_mask, PLANE).adjoint(measured).abs()
-        divisor = _bright(zero_filled.flatten())
+        divisor = bright(zero_filled.flatten())
     else:
         divisor = torch.tensor(scale, dtype=torch.float32, device=maps.device)
     if not divisor > 0:
@@ -196,9 +214,9 @@ def batch_plan(
     """Which slices go together in which batch; arguments and errors as `batches`, but nothing is read."""
     if batch_size < 1:
         raise InputError(f"batch_size: found {batch_size}; expected at least 1")
-    groups: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for index in range(len(data)) if indices is None else indices:
-        groups.setdefault(data.slices[index].shape, []).append(index)
+        groups.setdefault(data.kind_of(index), []).append(index)
     chunks = []
     for group in groups.values():
         order = _shuffled(group, generator)
@@ -249,16 +267,7 @@ def _volume_scale(path: Path, modified: int, frames: int, shape: tuple[int, ...]
         kspace, maps, _, _ = read_sample(SliceKey(path, path.stem, start, part, frames))
         batch = undersample(kspace, maps, mask, scale=1.0)
         magnitudes.append(batch.sense.adjoint(batch.kspace).abs().flatten())
-    return float(_bright(torch.cat(magnitudes)))
-
-
-def _bright(magnitudes: Tensor) -> Tensor:
-    """The 95th percentile, or the maximum where that is zero: a scalar."""
-    if magnitudes.numel() > _QUANTILE_ENTRIES:
-        found = magnitudes.kthvalue(math.ceil(0.95 * magnitudes.numel())).values
-    else:
-        found = torch.quantile(magnitudes, 0.95)
-    return found if found > 0 else magnitudes.max()
+    return float(bright(torch.cat(magnitudes)))
 
 
 def _shuffled(items: list[Item], rng: torch.Generator | None) -> list[Item]:

@@ -14,8 +14,10 @@ from tqdm.auto import tqdm
 
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
 from convexrecon.data.fastmri import ScanInfo, find_scans, read_scan_info
+from convexrecon.data.ismrmrd_samples import Units
 from convexrecon.data.prepared_files import PREPARED_FORMAT as PREPARED_FORMAT
 from convexrecon.data.prepared_files import Layout, checked_layout
+from convexrecon.data.shot_preparation import has_trajectory, prepare_shots, shots_stamp
 from convexrecon.data.slice_preparation import PreparationSettings as PreparationSettings
 from convexrecon.data.slice_preparation import crop_oversampling as crop_oversampling
 from convexrecon.data.slice_preparation import prepare_slice as prepare_slice
@@ -45,6 +47,7 @@ def prepare(
     settings: PreparationSettings,
     *,
     layout: Layout | None = None,
+    units: Units | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> PreparationReport:
@@ -62,6 +65,8 @@ def prepare(
         settings: how sensitivities are estimated.
         layout: what the slices of a file are: "slices", a "volume" whose fully sampled readout is the slice axis and
             is transformed already, or the frames of a "cine"; None for what each file's attribute `layout` says.
+        units: of coordinates of ISMRMRD files with trajectories, which `shot_preparation` prepares; None where they can
+            be told.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -76,20 +81,30 @@ def prepare(
     if folder.resolve() in {scan.parent.resolve() for scan in scans}:
         raise InputError(f"{out}: is the folder of the scans; expected another one for the prepared volumes")
     # All headers first: a damaged file or a name that is taken is told before hours of work, not after.
-    infos = [read_scan_info(scan) for scan in scans]
+    along_shots = [scan for scan in scans if has_trajectory(scan)]
+    if along_shots and layout is not None:
+        raise InputError(f"{along_shots[0]}: layout {layout!r} asked for of a scan along a trajectory; expected none")
+    infos = [read_scan_info(scan) for scan in scans if scan not in along_shots]
     layouts = {info.volume: layout_of(info, layout) for info in infos}
     states = {
         info.volume: _state(folder / f"{info.volume}.h5", _stamp(info, settings, layouts[info.volume]))
         for info in infos
     }
+    stamps = {scan: shots_stamp(scan, PREPARED_FORMAT, settings, units) for scan in along_shots}
+    states |= {scan.stem: _state(folder / f"{scan.stem}.h5", stamps[scan]) for scan in along_shots}
+    shots = [scan for scan in along_shots if states[scan.stem] != "current"]
     todo = [info for info in infos if states[info.volume] != "current"]
-    total = sum(info.shape[0] for info in todo)
+    total = sum(info.shape[0] for info in todo) + len(shots)
     with tqdm(total=total, desc="preparing slices", disable=not progress) as bar:
         for info in todo:
             path = folder / f"{info.volume}.h5"
             _prepare_volume(info, path, settings, layouts[info.volume], torch.device(device), bar)
+        for scan in shots:
+            out_file = folder / f"{scan.stem}.h5"
+            prepare_shots(scan, out_file, stamps[scan], settings, units=units, device=torch.device(device))
+            bar.update()
     return PreparationReport(
-        prepared=tuple(info.volume for info in todo),
+        prepared=(*(info.volume for info in todo), *(scan.stem for scan in shots)),
         skipped=tuple(name for name, state in states.items() if state == "current"),
         renewed=tuple(name for name, state in states.items() if state == "outdated"),
     )

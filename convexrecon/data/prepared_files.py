@@ -1,6 +1,7 @@
 """Prepared volumes on disk: which samples a folder holds, and one of them in memory.
 
-A file is one of three layouts, its attribute `layout` (absent: "slices"). Its first axis is never transformed: of a
+A file on the grid is one of three layouts, its attribute `layout` (absent: "slices"); those off it are in
+`prepared_shots`. Its first axis is never transformed: of a
 volume it is the readout z, which is fully sampled, so that in the image space of z every slice has its own k-space.
 
     slices    every slice (C, y, x) is a sample
@@ -17,9 +18,11 @@ import h5py
 import torch
 from torch import Tensor
 
+from convexrecon.data.prepared_shots import ShotLayout, checked_shapes
 from convexrecon.errors import InputError
 
 Layout = Literal["slices", "volume", "cine"]
+StoredLayout = Layout | ShotLayout
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 PREPARED_FORMAT = "convexrecon-prepared-1"
 
@@ -35,7 +38,9 @@ class SliceKey:
         volume: its name.
         slice_index: of the slice, or of the first one of several.
         shape: (C, *N); slices of a volume, and frames, are the first axis of *N.
-        frames: how many slices or frames the file has, of which shape[1] are the sample; None for a single slice.
+        frames: how many slices or frames the file has, of which shape[1] are the sample; None for a single slice, and
+            off the grid.
+        trajectory: off the grid, the digest of its trajectory.
     """
 
     path: Path
@@ -43,6 +48,7 @@ class SliceKey:
     slice_index: int
     shape: tuple[int, ...]
     frames: int | None = None
+    trajectory: str = ""
 
     @property
     def is_slab(self) -> bool:
@@ -57,7 +63,7 @@ class SliceKey:
         return f"{self.path}: slices {self.slice_index} to {self.slice_index + self.shape[1] - 1}"
 
 
-def samples_of_folder(folder: Path, slab: int | None = None) -> tuple[Layout, list[SliceKey]]:
+def samples_of_folder(folder: Path, slab: int | None = None) -> tuple[StoredLayout, list[SliceKey]]:
     """The layout of a folder of prepared volumes, and its samples.
 
     Args:
@@ -132,9 +138,14 @@ def slab_starts(first: int, stop: int, slab: int) -> list[int]:
     return [first + round(step * index) for index in range(count)]
 
 
-def _samples_of_file(path: Path, slab: int | None) -> tuple[Layout, list[SliceKey]]:
+def _samples_of_file(path: Path, slab: int | None) -> tuple[StoredLayout, list[SliceKey]]:
     with open_prepared(path) as file:
-        layout, shape = _layout(file, path), _checked_shape(file, path)
+        layout = _layout(file, path)
+        if layout == "noncartesian" or layout == "noncartesian-volume":
+            (count, *rest), digests = checked_shapes(file, path)
+            names = digests * count if len(digests) == 1 else digests
+            return layout, [SliceKey(path, path.stem, k, tuple(rest), None, names[k]) for k in range(count)]
+        shape = _checked_shape(file, path)
         occupied = [int(n) for n in file.attrs.get("occupied", (0, shape[0]))]
     frames, coils, rows, columns = shape
     if layout == "slices":
@@ -149,11 +160,16 @@ def _samples_of_file(path: Path, slab: int | None) -> tuple[Layout, list[SliceKe
     return layout, [SliceKey(path, path.stem, start, (coils, slab, rows, columns), frames) for start in starts]
 
 
-def _layout(file: h5py.File, path: Path) -> Layout:
+def _layout(file: h5py.File, path: Path) -> StoredLayout:
     if file.attrs.get("format") != PREPARED_FORMAT:
         hint = "a scan; run `convexrecon prepare` first" if "kspace" in file else f"the keys {sorted(file)}"
         raise InputError(f"{path}: expected a prepared volume ({PREPARED_FORMAT}), found {hint}")
-    return checked_layout(file.attrs.get("layout", "slices"), f"{path}: attribute layout")
+    stated = file.attrs.get("layout", "slices")
+    for layout in get_args(ShotLayout):
+        if stated == layout:
+            known: ShotLayout = layout
+            return known
+    return checked_layout(stated, f"{path}: attribute layout")
 
 
 def checked_layout(value: object, where: str) -> Layout:

@@ -1,5 +1,6 @@
 """Undersampled samples that are reconstructed together, with the forward model of what was measured of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,9 @@ from torch import Tensor
 from convexrecon.errors import InputError
 from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.sense import Sense
+
+# torch.quantile takes no more numbers than this.
+_QUANTILE_ENTRIES = 2**24
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,15 @@ class Batch:
         """The same batch on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("kspace", "target", "scale")}
         return replace(self, sense=self.sense.to(device), **moved)
+
+
+def bright(magnitudes: Tensor) -> Tensor:
+    """The 95th percentile of (n,), or the maximum where that is zero: a scalar."""
+    if magnitudes.numel() > _QUANTILE_ENTRIES:
+        found = magnitudes.kthvalue(math.ceil(0.95 * magnitudes.numel())).values
+    else:
+        found = torch.quantile(magnitudes, 0.95)
+    return found if found > 0 else magnitudes.max()
 
 
 def stack(samples: Sequence[Batch]) -> Batch:

@@ -14,11 +14,12 @@ from tqdm.auto import tqdm
 
 from convexrecon.cascade import image_axes
 from convexrecon.data.dataset import Batch, PreparedSlices
-from convexrecon.data.prepared_files import Layout
+from convexrecon.data.prepared_files import StoredLayout
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import Reconstruction, Tuning, cg_sense, tune, zero_filled
 from convexrecon.evaluate.l1_wavelet import l1_wavelet
 from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
+from convexrecon.evaluate.pictured_shots import PicturedShots, pictured_shots
 from convexrecon.evaluate.tables import Summary, summarize
 from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.fourier import crop_centre
@@ -42,7 +43,7 @@ class Pictured:
         slice_index: its index in it.
         reference: (y, x).
         images: method -> (y, x).
-        mask: (y, x).
+        mask: (y, x), or the shots of a trajectory.
         layout: of the data.
         whole: of a volume or a series all of it, "reference" first, then method -> (z or t, y, x); else empty.
     """
@@ -51,8 +52,8 @@ class Pictured:
     slice_index: int
     reference: NDArray[np.complex64]
     images: dict[str, NDArray[np.complex64]]
-    mask: NDArray[np.float32]
-    layout: Layout = "slices"
+    mask: NDArray[np.float32] | PicturedShots
+    layout: StoredLayout = "slices"
     whole: dict[str, NDArray[np.complex64]] = field(default_factory=dict, repr=False)
 
 
@@ -151,7 +152,8 @@ def _one_volume(
     positions = [k for k, key in enumerate(slices.slices) if key.volume == volume]
     images: dict[str, list[NDArray[np.complex64]]] = {name: [] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    references, masks = [], []
+    references: list[NDArray[np.complex64]] = []
+    masks = []
     for position in positions:
         batch = slices.load(position).to(device)
         sense = batch.sense
@@ -160,7 +162,7 @@ def _one_volume(
             seconds[name].append(spent)
             images[name].append(_in_scanner_units(result, batch))
         references.append(_in_scanner_units(batch.target, batch))
-        masks.append(torch.fft.fftshift(batch.mask[0, 0]).cpu().numpy())
+        masks.append(_sampling(batch))
         bar.update()
     indices = [slices.slices[position].slice_index for position in positions]
     scores = [
@@ -187,10 +189,18 @@ def _one_whole(
         scores.append(score_whole(name, volume, whole[name], whole["reference"], spent))
     bar.update()
     middle = len(whole["reference"]) // 2
-    mask = torch.fft.fftshift(batch.mask[0, 0, middle]).cpu().numpy()
     chosen = {name: images[middle] for name, images in whole.items() if name != "reference"}
     reference = whole["reference"][middle]
-    return scores, Pictured(volume, middle, reference, chosen, mask, slices.layout, whole)
+    return scores, Pictured(volume, middle, reference, chosen, _sampling(batch, middle), slices.layout, whole)
+
+
+def _sampling(batch: Batch, middle: int | None = None) -> NDArray[np.float32] | PicturedShots:
+    """What a picture shows of the samples of a slice, or of the middle one of several."""
+    if batch.shots is not None:
+        return pictured_shots(batch)
+    mask = batch.mask[0, 0] if middle is None else batch.mask[0, 0, middle]
+    shown: NDArray[np.float32] = torch.fft.fftshift(mask).cpu().numpy()
+    return shown
 
 
 def _timed(method: Method, sense: ForwardModel, batch: Batch) -> tuple[Tensor, float]:

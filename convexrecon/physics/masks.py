@@ -15,7 +15,7 @@ from torch import Tensor
 from convexrecon.errors import InputError
 from convexrecon.physics.poisson_disc import poisson_disc
 
-MaskKind = Literal["poisson", "random", "equispaced", "variable", "full"]
+MaskKind = Literal["poisson", "random", "equispaced", "variable", "full", "shots"]
 
 # Density of the columns of kind "variable" at the edge of k-space, relative to the centre's; it falls as a square.
 _EDGE_DENSITY = 0.05
@@ -33,8 +33,9 @@ class MaskSettings:
             readout y is complete, x is undersampled) as fastMRI, arXiv:1811.08839, section 4.9; ``variable``: random
             columns, fewer of them the farther out, as suits series, whose frames are sampled differently;
             ``full``: everything, whatever the acceleration. Of a volume, whose readout is z, y and x are both
-            undersampled, by ``poisson``.
-        acceleration: number of grid points over number of samples, the calibration included; at least 1.
+            undersampled, by ``poisson``. Off the grid ``shots``, whole ones, see `shot_sampling`, or ``full``.
+        acceleration: number of grid points over number of samples, the calibration included; off the grid, shots
+            acquired over shots kept; at least 1.
         calibration: side of the fully sampled central square of a Poisson disc, in samples.
         center_fraction: fraction of the columns that is fully sampled in the centre, for the column kinds.
 
@@ -92,6 +93,8 @@ def sampling_mask(shape: tuple[int, ...], settings: MaskSettings, generator: tor
         raise InputError(f"mask: shape {tuple(shape)} is empty; expected at least 1 x 1")
     if settings.kind == "full":
         return torch.ones(shape)
+    if settings.kind == "shots":
+        raise InputError("mask kind: 'shots' is of data along a trajectory, these are on a grid; expected another one")
     if settings.kind == "poisson":
         count = _budget(rows * columns, settings.acceleration, f"samples of {rows} x {columns}")
         _check_calibration((rows, columns), settings, count)

@@ -43,6 +43,7 @@ class NonCartesianFourier:
     weights: Tensor | None = None
     eps: float = 1e-4
     _transfers: dict[torch.dtype, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _moved: dict[torch.device, "NonCartesianFourier"] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_trajectory(self.coordinates, self.shape)
@@ -98,11 +99,14 @@ class NonCartesianFourier:
         return _convolve(image, self._transfer(image.dtype), self.shape)
 
     def to(self, device: torch.device | str) -> "NonCartesianFourier":
-        """The same on another device; itself, with all it has computed, where it is there already."""
-        if torch.empty(0, device=device).device == self.coordinates.device:
+        """The same on another device, one object however often it is asked for; itself where it is there already."""
+        there = torch.empty(0, device=device).device
+        if there == self.coordinates.device:
             return self
-        weights = None if self.weights is None else self.weights.to(device)
-        return NonCartesianFourier(self.coordinates.to(device), self.shape, weights, self.eps)
+        if there not in self._moved:
+            weights = None if self.weights is None else self.weights.to(there)
+            self._moved[there] = NonCartesianFourier(self.coordinates.to(there), self.shape, weights, self.eps)
+        return self._moved[there]
 
     def _transfer(self, dtype: torch.dtype) -> Tensor:
         """(B or 1, *2N) real: the spectrum of the scaled point spread function."""

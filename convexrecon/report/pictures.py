@@ -14,9 +14,12 @@ from scipy.ndimage import uniform_filter
 
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import SliceScore
+from convexrecon.evaluate.pictured_shots import PicturedShots
 
 Array = npt.NDArray[Any]
 
+# More of them are a grey disc.
+_MOST_SHOTS = 200
 _BOX_COLOUR = "#F0E442"
 _GAINS = (1, 2, 3, 4, 5, 8, 10, 15, 20, 30, 40, 50, 80, 100, 200, 500, 1000)
 _CELL = 1.95
@@ -27,7 +30,7 @@ def comparison(
     images: Mapping[str, Array],
     *,
     scores: Mapping[str, SliceScore] | None = None,
-    mask: Array | None = None,
+    mask: Array | PicturedShots | None = None,
     box: tuple[int, int, int] | None = None,
 ) -> Figure:
     """Magnitudes, complex error maps and a zoomed region of several reconstructions of one slice.
@@ -38,7 +41,7 @@ def comparison(
         reference: x*, (y, x) complex or real.
         images: method -> x, (y, x), same units.
         scores: method -> the scores of this slice, printed above its image.
-        mask: (y, x) sampling mask, DC in the middle, shown beside the error maps.
+        mask: (y, x) sampling mask, DC in the middle, or the shots of a trajectory, shown beside the error maps.
         box: (top, left, side) of the zoom, in pixels; by default `zoom_box`.
 
     Raises:
@@ -78,7 +81,7 @@ def comparison(
         if name in errors and column:
             drawn = error.imshow(errors[name], cmap="inferno", vmin=0, vmax=white / gain)
         elif mask is not None:
-            error.imshow(np.asarray(mask) > 0, cmap="gray", vmin=0, vmax=1)
+            _sampling(error, mask)
             error.set_xlabel(f"sampling, R = {acceleration(mask):.2f}", fontsize=9.5)
         else:
             error.set_axis_off()
@@ -160,10 +163,26 @@ def coil_maps(maps: Array) -> Figure:
     return figure
 
 
-def acceleration(mask: Array) -> float:
-    """Points of k-space per sample taken; infinite for an empty mask."""
+def acceleration(mask: Array | PicturedShots) -> float:
+    """Points of k-space per sample taken, infinite for an empty mask; or shots acquired over shots kept."""
+    if isinstance(mask, PicturedShots):
+        return mask.acceleration
     taken = float(np.count_nonzero(mask))
     return np.size(mask) / taken if taken else float("inf")
+
+
+def _sampling(ax: Any, mask: Array | PicturedShots) -> None:
+    if not isinstance(mask, PicturedShots):
+        ax.imshow(np.asarray(mask) > 0, cmap="gray", vmin=0, vmax=1)
+        return
+    step = -(-len(mask.coordinates) // _MOST_SHOTS)
+    for shot in mask.coordinates[::step]:
+        ax.plot(shot[:, 1], shot[:, 0], color="white", linewidth=0.5)
+    rows, columns = mask.shape
+    ax.set_xlim(-columns / 2, columns / 2)
+    ax.set_ylim(rows / 2, -rows / 2)
+    ax.set_aspect("equal")
+    ax.set_facecolor("black")
 
 
 def _gain(errors: Sequence[Array], white: float) -> float:

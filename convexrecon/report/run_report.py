@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from convexrecon.evaluate.metrics import SliceScore
+from convexrecon.evaluate.pictured_shots import PicturedShots
 from convexrecon.evaluate.tables import html_table, summarize
 from convexrecon.report.figures import TARGET_GAP, certificates, method_summary, training_curve
 from convexrecon.report.html import Animation, Picture, Section, rows_table, settings_table, write_report
@@ -27,8 +28,8 @@ class Example:
         slice_index: its index in the volume.
         reference: (y, x) complex.
         images: method -> (y, x) complex, same units, in the order to be shown.
-        mask: (y, x) zeros and ones, DC in the middle, or None.
-        layout: of the data, "slices", "volume" or "cine".
+        mask: (y, x) zeros and ones, DC in the middle, or the shots of a trajectory, or None.
+        layout: of the data, see `data.prepared_files`.
         whole: of a volume or a series, all of it: name -> (z or t, y, x), the reference first; else empty.
     """
 
@@ -36,7 +37,7 @@ class Example:
     slice_index: int
     reference: npt.NDArray[Any]
     images: Mapping[str, npt.NDArray[Any]]
-    mask: npt.NDArray[Any] | None = field(default=None)
+    mask: npt.NDArray[Any] | PicturedShots | None = field(default=None)
     layout: str = "slices"
     whole: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
@@ -129,7 +130,7 @@ def _pictures(examples: Sequence[Example], scores: Sequence[SliceScore]) -> list
 
 def _of_three_axes(example: Example) -> list[Picture | Animation]:
     """What shows a volume or a series as a whole."""
-    if example.layout == "volume":
+    if example.layout in ("volume", "noncartesian-volume"):
         caption = f"{example.volume}: the planes through its middle."
         return [Picture(orthogonal_planes(example.whole), caption)]
     if example.layout == "cine":

@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from convexrecon.data.dataset import Batch
+from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.sample_split import split_samples
 from convexrecon.physics.sense import Sense
 from convexrecon.seeding import generator
+from convexrecon.training.held_out_shots import split_shots
 
 
 def split_batch(batch: Batch, share: float, seed: int) -> tuple[Batch, Batch]:
     """The batch with the samples kept, and with those held out; see `physics.sample_split`.
 
-    Each slice is split by a generator named after it, whatever batch it is in. Both keep the batch's scale,
-    that of all its samples, since reconstruction will use them all.
+    Each slice is split by a generator named after it, whatever batch it is in; off the grid see `held_out_shots`.
+    Both keep the batch's scale, that of all its samples, since reconstruction will use them all.
 
     Args:
         batch: on any device.
@@ -26,6 +28,8 @@ def split_batch(batch: Batch, share: float, seed: int) -> tuple[Batch, Batch]:
         InputError: a share that leaves nothing on either side.
     """
     sense = batch.sense
+    if isinstance(sense, NonCartesianSense):
+        return split_shots(batch, share, seed)
     assert isinstance(sense, Sense)
     kept: list[Tensor] = []
     held_out: list[Tensor] = []

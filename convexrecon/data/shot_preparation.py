@@ -1,0 +1,196 @@
+"""ISMRMRD scans along trajectories to prepared files: maps from the centre, targets from all shots, all cached."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from torch import Tensor
+
+from convexrecon.data.atomic_hdf5 import atomic_hdf5
+from convexrecon.data.ismrmrd_acquisitions import encoding_of, open_acquisitions
+from convexrecon.data.ismrmrd_samples import NonCartesianScan, Units, read_samples
+from convexrecon.data.prepared_shots import ShotLayout
+from convexrecon.data.shared_trajectories import Trajectory, fourier_of, trajectory_of
+from convexrecon.data.slice_preparation import PreparationSettings
+from convexrecon.errors import InputError
+from convexrecon.physics.conjugate_gradient import conjugate_gradient
+from convexrecon.physics.noncartesian_maps import noncartesian_maps
+from convexrecon.physics.noncartesian_sense import NonCartesianSense
+from convexrecon.physics.nufft import uncentre_samples
+
+# Of the targets, which converge to a few digits more than noise leaves them.
+TARGET_LAM = 1e-4
+TARGET_ITERATIONS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class ShotScan:
+    """A scan along a trajectory, the image origin of its samples at index 0.
+
+    Attributes:
+        samples: (B, C, shots, S) complex64.
+        trajectories: one, or one a slice.
+        shape: (y, x) or (z, y, x), in pixels.
+        recon_size: (y, x) of the scanner's images.
+    """
+
+    samples: Tensor
+    trajectories: tuple[Trajectory, ...]
+    shape: tuple[int, ...]
+    recon_size: tuple[int, int]
+
+    @property
+    def layout(self) -> ShotLayout:
+        """Of a prepared file of it."""
+        return "noncartesian" if len(self.shape) == 2 else "noncartesian-volume"
+
+    def trajectory(self, index: int) -> Trajectory:
+        """That of a slice."""
+        return self.trajectories[index if len(self.trajectories) > 1 else 0]
+
+
+def has_trajectory(path: Path) -> bool:
+    """Whether a file is an ISMRMRD one whose k-space is sampled along trajectories.
+
+    Raises:
+        InputError: an ISMRMRD file that cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            group = file.get("dataset")
+            if not isinstance(group, h5py.Group) or not {"xml", "data"} <= set(group):
+                return False
+    except OSError:
+        return False
+    with open_acquisitions(path) as raw:
+        cartesian = encoding_of(raw).trajectory == "cartesian"
+        return not cartesian or int(raw.heads["trajectory_dimensions"].max()) >= 2
+
+
+def read_shots(path: Path, units: Units | None = None) -> ShotScan:
+    """Read a scan and take the origin of its images to index 0: the border where that happens.
+
+    Args:
+        path: the ISMRMRD file.
+        units: of its coordinates; None where they can be told.
+
+    Raises:
+        InputError: what `ismrmrd_samples.read_samples` refuses.
+    """
+    scan = read_samples(path, units=units)
+    shape, recon_size = _sizes(scan)
+    coordinates = torch.from_numpy(scan.coordinates)
+    each = coordinates if coordinates.ndim == 4 else coordinates.unsqueeze(0)
+    samples = torch.from_numpy(scan.samples)
+    moved = torch.empty_like(samples)
+    try:
+        for index in range(len(samples)):
+            flat = each[index if len(each) > 1 else 0].flatten(0, 1)
+            moved[index] = uncentre_samples(samples[index].flatten(1), flat, shape).view_as(samples[index])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return ShotScan(moved, tuple(trajectory_of(one, shape) for one in each), shape, recon_size)
+
+
+def prepare_shots(
+    path: Path,
+    out: Path,
+    stamp: dict[str, Any],
+    settings: PreparationSettings,
+    *,
+    units: Units | None = None,
+    device: torch.device,
+    done: Callable[[], object] = lambda: None,
+) -> None:
+    """Prepare one scan; `prepared_shots` says what is in the file.
+
+    The target is that of density-compensated least squares from all shots.
+
+    Args:
+        path: the ISMRMRD file.
+        out: file to write.
+        stamp: attributes of the file, see `shots_stamp`.
+        settings: how sensitivities are estimated.
+        units: of the file's coordinates; None where they can be told.
+        device: where to compute.
+        done: called after every slice.
+
+    Raises:
+        InputError: a scan that cannot be read, NaN, coordinates in other units, or a slice without signal.
+    """
+    scan = read_shots(path, units)
+    count, coils, shots, length = scan.samples.shape
+    sizes: dict[str, tuple[int, ...]] = {
+        "samples": (count, coils, shots, length),
+        "maps": (count, coils, *scan.shape),
+        "target": (count, *scan.shape),
+    }
+    with atomic_hdf5(out) as file:
+        stores = {name: file.create_dataset(name, size, "c8", chunks=(1, *size[1:])) for name, size in sizes.items()}
+        file["coordinates"] = torch.stack([one.coordinates for one in scan.trajectories]).numpy()
+        for index in range(count):
+            samples = scan.samples[index].to(device)
+            try:
+                maps = shot_maps(samples, scan.trajectory(index), settings)
+                target = all_shots_image(samples, scan.trajectory(index), maps)
+            except InputError as error:
+                raise InputError(f"{path}: slice {index}: {error}") from None
+            for name, part in (("samples", samples), ("maps", maps), ("target", target)):
+                stores[name][index] = part.cpu().numpy()
+            done()
+        file.attrs.update(stamp)
+        file.attrs["recon_size"] = scan.recon_size
+        file.attrs["layout"] = scan.layout
+        file.attrs["trajectory"] = [one.digest for one in scan.trajectories]
+
+
+def shot_maps(samples: Tensor, trajectory: Trajectory, settings: PreparationSettings) -> Tensor:
+    """Sensitivity maps (C, *N) of samples (C, shots, S), by the settings in 2-D, by root-sum-of-squares in 3-D.
+
+    Raises:
+        InputError: the centre is not sampled densely enough, or no pixel has a sensitivity.
+    """
+    found = noncartesian_maps(
+        samples.flatten(1).unsqueeze(0),
+        trajectory.coordinates.flatten(0, 1).to(samples.device),
+        trajectory.shape,
+        method=settings.maps if len(trajectory.shape) == 2 else "root-sum-of-squares",
+        calibration=settings.calibration + settings.calibration % 2,
+    )[0]
+    if not bool(found.any()):
+        raise InputError("no pixel has a coil sensitivity (is the slice empty, or noise alone?); expected an object")
+    return found
+
+
+def all_shots_image(samples: Tensor, trajectory: Trajectory, maps: Tensor) -> Tensor:
+    """The image (*N) of all samples (C, shots, S), by density-compensated CG-SENSE with maps (C, *N)."""
+    sense = NonCartesianSense(maps.unsqueeze(0), fourier_of(trajectory).to(maps.device))
+    adjoint = sense.adjoint(sense.weigh(samples.flatten(1).unsqueeze(0)))
+    return conjugate_gradient(
+        lambda x: sense.normal(x) + TARGET_LAM * x, adjoint, tolerance=1e-5, max_iterations=TARGET_ITERATIONS
+    ).solution[0]
+
+
+def shots_stamp(path: Path, form: str, settings: PreparationSettings, units: Units | None) -> dict[str, Any]:
+    """What tells whether a prepared file is of this file and these settings."""
+    status = path.stat()
+    return {
+        "format": form,
+        "settings": json.dumps(asdict(settings)),
+        "units": units or "found",
+        "source": path.name,
+        "source_size": status.st_size,
+        "source_time": status.st_mtime_ns,
+    }
+
+
+def _sizes(scan: NonCartesianScan) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """The pixels of the image, and (y, x) of the scanner's, no larger."""
+    dimensions = scan.coordinates.shape[-1]
+    shape = scan.encoding.encoded[:dimensions]
+    recon = scan.encoding.recon[:dimensions]
+    return shape, (min(recon[-2], shape[-2]), min(recon[-1], shape[-1]))

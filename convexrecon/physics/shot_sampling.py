@@ -1,0 +1,71 @@
+"""Undersampling off the grid: which shots of a trajectory are kept."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from convexrecon.errors import InputError
+from convexrecon.physics.masks import MaskSettings
+
+KINDS = ("shots", "full")
+
+
+def kept_shots(coordinates: Tensor, settings: MaskSettings, generator: torch.Generator) -> Tensor:
+    """Draw which shots to keep: ``round(shots / acceleration)`` of them, whole, in the order they were measured.
+
+    Evenly spaced ones from a drawn first one; or, where these cover fewer cells of k-space (one cycle wide), a run of
+    consecutive ones. Orderings by the golden angle are made for runs, and take every eighth spoke, say, nearly in one
+    direction; others, interleaved or partition by partition, lose whole regions to a run. Runs begin at a multiple of
+    their length. So there are about as many sets of shots as the acceleration, and scans of one trajectory share them.
+
+    Args:
+        coordinates: (shots, S, d) real, cycles per field of view.
+        settings: of kind "shots" or "full", which keeps all; the acceleration is relative to the shots there are.
+        generator: source of randomness; see `convexrecon.seeding.generator`.
+
+    Returns:
+        (kept,) int64, increasing.
+
+    Raises:
+        InputError: a kind that is of masks on the grid; an acceleration that leaves no shot.
+
+    >>> from convexrecon.physics.trajectories import radial
+    >>> spokes, rng = radial((32, 32), 48), torch.Generator().manual_seed(0)
+    >>> kept_shots(spokes, MaskSettings("shots", 8), rng).diff()
+    tensor([1, 1, 1, 1, 1])
+    """
+    check_kind(settings)
+    total = len(coordinates)
+    count = total if settings.kind == "full" else round(total / settings.acceleration)
+    if count < 1:
+        raise InputError(f"acceleration: {settings.acceleration:g} of {total} shots leaves none; expected at most that")
+    if count == total:
+        return torch.arange(total)
+    # Drawn whatever is chosen, so that the choice changes nothing drawn later.
+    share = float(torch.rand((), generator=generator))
+    spaced = torch.arange(count, dtype=torch.float64) * (total / count)
+    run = torch.arange(count)
+    if covered_cells(coordinates[run]) > covered_cells(coordinates[spaced.long()]):
+        return run + count * int(share * (total // count))
+    first = int(share * math.ceil(total / count))
+    return ((spaced.long() + first) % total).sort().values
+
+
+def check_kind(settings: MaskSettings) -> None:
+    """InputError for a kind of mask that picks points of a grid."""
+    if settings.kind not in KINDS:
+        raise InputError(
+            f"mask kind: {settings.kind!r} picks points of a grid, the data are of shots along a trajectory; expected "
+            f"one of {', '.join(KINDS)}"
+        )
+
+
+def covered_cells(coordinates: Tensor) -> int:
+    """How many cells of k-space, one cycle wide, have a sample of (..., d) in them."""
+    cells = coordinates.reshape(-1, coordinates.shape[-1]).round().long()
+    cells = cells - cells.amin(0)
+    place = torch.zeros_like(cells[:, 0])
+    for axis, size in enumerate((cells.amax(0) + 1).tolist()):
+        place = place * size + cells[:, axis]
+    return len(torch.unique(place))
