@@ -102,7 +102,9 @@ def simulate(
 
 @app.command()
 def prepare(
-    source: Annotated[Path, typer.Argument(help="A fully sampled fastMRI-style file, or a folder of them.")],
+    source: Annotated[
+        Path, typer.Argument(help="A fully sampled fastMRI-style file, ISMRMRD with trajectories, or a folder.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder for the prepared volumes.")],
     maps: Annotated[
         str, typer.Option(help="Sensitivity maps: espirit, or walsh (less exact; not faster here).")
@@ -207,7 +209,9 @@ def evaluate(
 @app.command()
 def reconstruct(
     run: Annotated[Path, typer.Argument(help="Run folder of a trained model.")],
-    file: Annotated[Path, typer.Argument(help="fastMRI-style file, fully sampled or undersampled.")],
+    file: Annotated[
+        Path, typer.Argument(help="fastMRI-style file, or ISMRMRD with trajectories; fully sampled or undersampled.")
+    ],
     out: Annotated[Path, typer.Option(help="HDF5 file for the images.")],
     patch: Annotated[
         str | None,
@@ -217,11 +221,23 @@ def reconstruct(
         str | None,
         typer.Option(help="slices, volume or cine; what the file says by default.", show_default=False),
     ] = None,
+    undersample: Annotated[
+        bool | None,
+        typer.Option(
+            "--undersample/--as-acquired",
+            help="Whether shots of a trajectory are left out as in training; where they cover k-space by default.",
+            show_default=False,
+        ),
+    ] = None,
+    units: Annotated[
+        str | None, typer.Option(help="Of ISMRMRD trajectories that do not tell; see prepare.", show_default=False)
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Reconstruct a scan; a fully sampled one is undersampled as in training, and the result scored."""
+    from convexrecon.data.ismrmrd_samples import Units
     from convexrecon.data.prepared_files import Layout
     from convexrecon.reconstruct import reconstruct_file
 
@@ -229,9 +245,11 @@ def reconstruct(
     if patch is not None:
         chosen = patch_size(patch)
     known = None if layout is None else one_of("layout", layout, get_args(Layout))
+    stated = None if units is None else one_of("units", units, get_args(Units))
     result = reconstruct_file(
-        run, file, out, patch=chosen, layout=known, device=device_named(device), progress=not (quiet or as_json)
-    )
+        run, file, out, patch=chosen, layout=known, undersample_it=undersample, units=stated,
+        device=device_named(device), progress=not (quiet or as_json),
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(asdict(result), default=str))
     else:

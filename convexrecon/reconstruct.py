@@ -15,8 +15,10 @@ from convexrecon.cascade import Cascade, image_axes
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
 from convexrecon.data.dataset import undersample
 from convexrecon.data.fastmri import ScanInfo, read_kspace, read_scan_info
+from convexrecon.data.ismrmrd_samples import Units
 from convexrecon.data.preparation import PreparationSettings, crop_oversampling, layout_of, prepare_slice
 from convexrecon.data.prepared_files import Layout
+from convexrecon.data.shot_preparation import has_trajectory
 from convexrecon.denoisers.patchwise import Extent
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
@@ -27,6 +29,7 @@ from convexrecon.physics.masks import (
     is_fully_sampled,
     sampling_mask,
 )
+from convexrecon.reconstruct_shots import ShotImages, reconstruct_shots
 from convexrecon.reconstruct_whole import reconstruct_whole
 from convexrecon.seeding import derive_seed
 from convexrecon.training.config import RunSettings
@@ -44,7 +47,7 @@ class Reconstruction:
     Attributes:
         out: the file with the images.
         slices: how many.
-        acceleration: samples on the grid over samples used.
+        acceleration: samples on the grid over samples used; off it, see `reconstruct_shots.ShotImages`.
         retrospective: whether a fully sampled scan was undersampled here, so that there is a reference.
         seconds_per_slice: of the network alone, coil sensitivities taken as given.
         psnr, ssim, nmse: means over slices against the fully sampled SENSE image; None without reference.
@@ -77,6 +80,8 @@ def reconstruct_file(
     *,
     patch: Extent | Literal["as trained"] | None = "as trained",
     layout: Layout | None = None,
+    undersample_it: bool | None = None,
+    units: Units | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Reconstruction:
@@ -98,6 +103,9 @@ def reconstruct_file(
             they are; None for whole images.
         layout: what the scan's slices are, "slices", a "volume" or a "cine"; None for what its attribute says. A
             network of three axes takes a volume or a series as a whole, one of two axes slice by slice all the same.
+        undersample_it: of a file with trajectories, whether shots are left out as in training; None for where they
+            cover k-space. `out` then has `coordinates` (shots, S, d) and `shots` in place of `mask`.
+        units: of a file with trajectories, see `data.ismrmrd_samples`; None where they can be told.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -111,9 +119,18 @@ def reconstruct_file(
     if patch != "as trained":
         for block in cascade:
             block.use_patches(patch)
-    info = read_scan_info(file)
-    if Path(out).resolve() == info.path.resolve():
+    if Path(out).resolve() == Path(file).resolve():
         raise InputError(f"{out}: is the scan itself; expected another file for the images")
+    if has_trajectory(Path(file)):
+        if layout is not None:
+            raise InputError(f"{file}: layout {layout!r} asked for of a scan along a trajectory; expected none")
+        images = reconstruct_shots(
+            cascade, image_axes(cascade), Path(file), settings, undersample=undersample_it, units=units, device=target
+        )
+        return _write_shots(images, Path(file), folder, Path(out))
+    info = read_scan_info(file)
+    if undersample_it is not None or units is not None:
+        raise InputError(f"{file}: is on the grid; expected undersample and units for scans along a trajectory alone")
     if image_axes(cascade) == 3:
         return _whole_file(cascade, info, layout_of(info, layout), folder, Path(out), target)
     sampled = _sampled(info)
@@ -150,6 +167,26 @@ def reconstruct_file(
         psnr=_mean(scores, "psnr"),
         ssim=_mean(scores, "ssim"),
         nmse=_mean(scores, "nmse"),
+    )
+
+
+def _write_shots(found: ShotImages, file: Path, run: RunFolder, out: Path) -> Reconstruction:
+    with atomic_hdf5(out) as store:
+        store["reconstruction_complex"] = found.images
+        store["reconstruction"] = np.abs(found.images)
+        if found.references is not None:
+            store["target_complex"] = found.references
+        store["coordinates"], store["shots"] = found.coordinates, found.kept
+        store.attrs.update(source=file.name, run=run.path.name, acceleration_reached=found.acceleration)
+    return Reconstruction(
+        out=out,
+        slices=len(found.images),
+        acceleration=found.acceleration,
+        retrospective=found.references is not None,
+        seconds_per_slice=found.seconds / len(found.images),
+        psnr=_mean(found.scores, "psnr"),
+        ssim=_mean(found.scores, "ssim"),
+        nmse=_mean(found.scores, "nmse"),
     )
 
 

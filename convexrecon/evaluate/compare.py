@@ -142,6 +142,11 @@ def _network(run: RunFolder, slices: PreparedSlices, device: torch.device) -> Me
         )
     if axes == slices.dimensions:
         return cascade
+    if slices.off_grid:
+        raise InputError(
+            f"{run.path}: its network is of slices, {slices.folder} holds volumes off the grid, whose k-space is "
+            "not of slices; expected a network of volumes"
+        )
     return partial(_with_lam, slice_by_slice(lambda sense, kspace, _: cascade(sense, kspace)), 0.0)
 
 

@@ -3,11 +3,14 @@
 import math
 
 import torch
+from scipy.spatial import ConvexHull
 from torch import Tensor
 
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
 
+# Of so many samples a hull takes a moment.
+_HULL_POINTS = 100_000
 KINDS = ("shots", "full")
 
 
@@ -69,3 +72,14 @@ def covered_cells(coordinates: Tensor) -> int:
     for axis, size in enumerate((cells.amax(0) + 1).tolist()):
         place = place * size + cells[:, axis]
     return len(torch.unique(place))
+
+
+def covered_share(coordinates: Tensor) -> float:
+    """Cells of k-space with a sample in them, over those in the convex hull of all samples (..., d).
+
+    About 1 of a fully sampled trajectory (cells at the edge count on one side alone), 0.9 to 0.8 with half of its shots
+    in 2-D and 3-D, 0.5 to 0.6 with a quarter; spirals, whose arms are each on their own, lose all that an arm covers.
+    """
+    points = coordinates.reshape(-1, coordinates.shape[-1]).double().cpu().numpy()
+    hull = ConvexHull(points[:: max(1, len(points) // _HULL_POINTS)])
+    return covered_cells(coordinates) / float(hull.volume)

@@ -1,0 +1,146 @@
+"""A scan along a trajectory reconstructed by a trained network."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convexrecon.cascade import Cascade
+from convexrecon.data.ismrmrd_samples import Units
+from convexrecon.data.prepared_shots import undersample_shots
+from convexrecon.data.shared_trajectories import Trajectory
+from convexrecon.data.shot_preparation import ShotScan, all_shots_image, read_shots, shot_maps
+from convexrecon.data.slice_preparation import PreparationSettings
+from convexrecon.errors import InputError
+from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
+from convexrecon.physics.fourier import crop_centre
+from convexrecon.physics.shot_sampling import covered_share, kept_shots
+from convexrecon.seeding import derive_seed
+from convexrecon.training.config import RunSettings
+
+# A trajectory that covers this share of k-space is taken for fully sampled.
+FULL_SHARE = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class ShotImages:
+    """A reconstruction; slices, or the z of a volume, first.
+
+    Attributes:
+        images: (slices, y, x) complex64, in the scanner's units, of the recon size.
+        references: of a scan undersampled here, the same from all shots; else None.
+        coordinates: (shots, S, d) float32, cycles per field of view, of the first slice, that were used.
+        kept: the numbers of those shots.
+        acceleration: shots of the scan over shots used; of a scan taken as acquired, cells of k-space over cells with
+            a sample.
+        seconds: of the network alone.
+        scores: against the references; empty without.
+    """
+
+    images: NDArray[np.complex64]
+    references: NDArray[np.complex64] | None
+    coordinates: NDArray[np.float32]
+    kept: NDArray[np.int64]
+    acceleration: float
+    seconds: float
+    scores: list[SliceScore]
+
+
+def reconstruct_shots(
+    cascade: Cascade,
+    axes: int,
+    path: Path,
+    settings: RunSettings,
+    *,
+    undersample: bool | None,
+    units: Units | None,
+    device: torch.device,
+) -> ShotImages:
+    """Reconstruct all slices, or the volume, of an ISMRMRD file with trajectories.
+
+    Args:
+        cascade: on the device.
+        axes: of its images.
+        path: the file.
+        settings: of the run, by which shots are kept where a scan is undersampled here.
+        undersample: whether it is; None for where the trajectory covers at least 0.9 of k-space.
+        units: of the file's coordinates; None where they can be told.
+        device: where to compute.
+
+    Raises:
+        InputError: a scan that cannot be read, a network of another number of axes, or a centre of k-space that is not
+            sampled densely enough to estimate coil sensitivities.
+    """
+    scan = read_shots(path, units)
+    if len(scan.shape) != axes:
+        raise InputError(
+            f"{path}: k-space in {len(scan.shape)}-D, the network is of {axes}-D images; expected the same"
+        )
+    first = scan.trajectory(0)
+    share = covered_share(first.coordinates)
+    retrospective = share >= FULL_SHARE if undersample is None else undersample
+    kept = _kept(scan, path, settings, retrospective=retrospective)
+    images, references, spent = [], [], 0.0
+    for index in range(len(scan.samples)):
+        samples = scan.samples[index].to(device)
+        image, maps, seconds = _image(cascade, samples, scan.trajectory(index), kept, f"{path}: slice {index}")
+        spent += seconds
+        images.append(crop_centre(image, scan.recon_size).cpu().numpy())
+        if retrospective:
+            reference = all_shots_image(samples, scan.trajectory(index), maps)
+            references.append(crop_centre(reference, scan.recon_size).cpu().numpy())
+    found = images[0] if axes == 3 else np.stack(images)
+    truth = None if not references else references[0] if axes == 3 else np.stack(references)
+    shots = len(first.coordinates)
+    return ShotImages(
+        found,
+        truth,
+        first.coordinates[kept].numpy(),
+        kept.numpy(),
+        shots / len(kept) if retrospective else max(1 / share, 1.0),
+        spent,
+        _scores(path.stem, found, truth, spent, whole=axes == 3),
+    )
+
+
+def _kept(scan: ShotScan, path: Path, settings: RunSettings, *, retrospective: bool) -> Tensor:
+    """The shots that every slice is reconstructed from, (n,) int64: as in training, or all."""
+    coordinates = scan.trajectory(0).coordinates
+    if not retrospective:
+        return torch.arange(len(coordinates))
+    rng = torch.Generator().manual_seed(derive_seed(settings.seed, "mask", path.stem))
+    try:
+        return kept_shots(coordinates, settings.mask, rng)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _image(
+    cascade: Cascade, samples: Tensor, trajectory: Trajectory, kept: Tensor, where: str
+) -> tuple[Tensor, Tensor, float]:
+    """Image (*N) and maps (C, *N) of a slice from some of its shots (C, shots, S), and seconds of the network."""
+    try:
+        maps = shot_maps(samples[:, kept.to(samples.device)], trajectory.kept(kept), PreparationSettings())
+        batch = undersample_shots(samples, trajectory, maps, kept, volume=where)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    started = time.perf_counter()
+    with torch.no_grad():
+        image = cascade(batch.sense, batch.kspace)[0] * batch.scale[0]
+    if image.device.type == "cuda":
+        torch.cuda.synchronize(image.device)
+    return image, maps, time.perf_counter() - started
+
+
+def _scores(
+    volume: str, images: NDArray[np.complex64], references: NDArray[np.complex64] | None, seconds: float, *, whole: bool
+) -> list[SliceScore]:
+    if references is None:
+        return []
+    if whole:
+        return [score_whole("reconstruction", volume, images, references, seconds)]
+    return score_volume("reconstruction", volume, images, references, list(range(len(images))), 0.0)
