@@ -1,10 +1,12 @@
 """A small simulated data set, made once, that whole-line tests share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from convexrecon.data.noncartesian_simulation import simulate_trajectories
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.physics.masks import MaskSettings
@@ -41,3 +43,25 @@ def small_run() -> RunSettings:
         model=ModelSettings(blocks=2, kernel=3, units=4),
         validation_fraction=0.34,
     )
+
+
+@pytest.fixture(scope="session")
+def shot_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three simulated radial scans of two slices, as ISMRMRD files."""
+    folder = tmp_path_factory.mktemp("shot_scans")
+    simulate_trajectories(folder, "radial", volumes=3, slices=2, size=(36, 32), coils=4, anatomy="head", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_shots(shot_scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The radial scans, prepared."""
+    folder = tmp_path_factory.mktemp("prepared_shots")
+    prepare(shot_scans, folder, PreparationSettings(), progress=False)
+    return folder
+
+
+@pytest.fixture
+def shot_run(small_run: RunSettings) -> RunSettings:
+    """Settings of a run on radial scans that takes about a second."""
+    return replace(small_run, mask=MaskSettings(kind="shots", acceleration=4.0))
