@@ -72,9 +72,7 @@ def simulate(
         raise InputError(f"shots: {shots} without a trajectory; expected --trajectory with it")
     if trajectory is not None:
         if layout != "slices" or vary_size:
-            raise InputError(
-                f"trajectory {trajectory!r}: says itself what is scanned; expected no --layout, --vary-size"
-            )
+            raise InputError(f"trajectory {trajectory!r}: decides what is scanned; expected no --layout, --vary-size")
         kind = one_of("trajectory", trajectory, get_args(TrajectoryKind))
         paths = simulate_trajectories(
             out, kind, shots=shots, volumes=volumes, slices=slices, size=size, coils=coils, anatomy=known, noise=noise,

@@ -261,3 +261,21 @@ def test_a_full_disk_leaves_nothing_half_written(trained: Path, scans: Path, tmp
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.glob("*")) == []
+
+
+def test_the_whole_line_off_the_grid(shell: Shell, tmp_path: Path) -> None:
+    scans, prepared, run = tmp_path / "scans", tmp_path / "prepared", tmp_path / "run"
+    simulated = ("--trajectory", "spiral", "--shots", 9, "--volumes", 2, "--slices", 1, "--coils", 3)
+    assert "2 files" in shell("simulate", scans, "--size", 36, 32, *simulated, "-q")
+    assert "2 volumes prepared" in shell("prepare", scans, prepared, "-q")
+    assert "'poisson' picks points of a grid" in shell.refused("train", prepared, "--out", run, "-q")
+    size = ("--blocks", 1, "--units", 3)
+    shell("train", prepared, "--out", run, "--mask", "shots", "--acceleration", 3, *size, "-q")
+    shell("evaluate", run, "--data", prepared, "--no-baselines", "-q")
+    assert (run / "figures" / "reconstructions_1.png").exists()
+    said = shell("reconstruct", run, scans / "knee_001.h5", "--out", tmp_path / "images.h5", "-q")
+    assert "R = 3.00 (undersampled here as in training)" in said
+    assert "without a trajectory" in shell.refused("simulate", tmp_path / "x", "--shots", 9)
+    assert "decides what is scanned" in shell.refused(
+        "simulate", tmp_path / "x", "--trajectory", "radial", "--vary-size"
+    )

@@ -41,6 +41,8 @@ PLANAR: tuple[TrajectoryKind, ...] = ("radial", "spiral")
 # The ISMRMRD header's words for them; it knows no others.
 _WORDS: dict[TrajectoryKind, str] = {"radial": "goldenangle", "spiral": "spiral"}
 _CONE_TURNS = 2.0
+# Arms are closer in the centre, so that a third of them still sample it densely enough for coil sensitivities.
+_SPIRAL_DENSITY = 2.0
 # Finer than the reconstruction across slices; in the plane as the subject says.
 _SLICES_FINER = 2
 _ACCURACY = 1e-6
@@ -73,8 +75,8 @@ def simulate_trajectories(
 ) -> list[Path]:
     """Simulate multi-coil scans along a trajectory: ISMRMRD files ``out/head_000.h5`` and so on.
 
-    Along "radial" (golden angle) and "spiral" (interleaves at equal angles) every slice is scanned by itself; along
-    "kooshball", "stack_of_stars" (golden angle, all partitions of an angle one after the other) and "cones" the slices
+    Along "radial" (golden angle) and "spiral" (interleaves at equal angles, denser in the centre) every slice is
+    scanned by itself; along "kooshball", "stack_of_stars" (golden angle, all partitions of an angle one after the other) and "cones" the slices
     are one object. Readouts through the centre are oversampled twice. Coordinates are in cycles per field of view.
 
     Args:
@@ -138,7 +140,7 @@ def shots_along(trajectory: TrajectoryKind, shape: tuple[int, int, int], shots: 
         return stars.unflatten(0, (shape[0], shots)).transpose(0, 1).flatten(0, 1).contiguous()
     makers: dict[str, Callable[[], Tensor]] = {
         "radial": lambda: radial(plane, shots),
-        "spiral": lambda: spiral(plane, shots),
+        "spiral": lambda: spiral(plane, shots, density=_SPIRAL_DENSITY),
         "kooshball": lambda: kooshball(shape, shots),
         "cones": lambda: cones(shape, shots, turns=_CONE_TURNS),
     }

@@ -15,12 +15,13 @@ from convexrecon.data.ismrmrd_acquisitions import encoding_of, open_acquisitions
 from convexrecon.data.ismrmrd_samples import NonCartesianScan, Units, read_samples
 from convexrecon.data.prepared_shots import ShotLayout
 from convexrecon.data.shared_trajectories import Trajectory, fourier_of, trajectory_of
-from convexrecon.data.slice_preparation import PreparationSettings
+from convexrecon.data.slice_preparation import LEAST_CALIBRATION, PreparationSettings
 from convexrecon.errors import InputError
 from convexrecon.physics.conjugate_gradient import conjugate_gradient
 from convexrecon.physics.noncartesian_maps import noncartesian_maps
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.nufft import uncentre_samples
+from convexrecon.physics.shot_sampling import dense_extent
 
 # Of the targets, which converge to a few digits more than noise leaves them.
 TARGET_LAM = 1e-4
@@ -149,17 +150,26 @@ def prepare_shots(
 
 
 def shot_maps(samples: Tensor, trajectory: Trajectory, settings: PreparationSettings) -> Tensor:
-    """Sensitivity maps (C, *N) of samples (C, shots, S), by the settings in 2-D, by root-sum-of-squares in 3-D.
+    """Sensitivity maps (C, *N) of samples (C, shots, S), from the densely sampled centre, at most the settings' square.
+
+    By the settings' method in 2-D; in 3-D, and from a centre that is too small for its kernels, by root-sum-of-squares.
 
     Raises:
-        InputError: the centre is not sampled densely enough, or no pixel has a sensitivity.
+        InputError: the centre is not sampled densely anywhere, or no pixel has a sensitivity.
     """
+    extent = dense_extent(trajectory.coordinates, min(settings.calibration, *trajectory.shape))
+    if extent < LEAST_CALIBRATION:
+        raise InputError(
+            "calibration: the centre of k-space is not sampled densely; expected a sample in nearly every cell of one "
+            f"cycle of the central {LEAST_CALIBRATION} x {LEAST_CALIBRATION} to estimate coil sensitivities"
+        )
+    planar = len(trajectory.shape) == 2 and extent >= 2 * settings.espirit_kernel
     found = noncartesian_maps(
         samples.flatten(1).unsqueeze(0),
         trajectory.coordinates.flatten(0, 1).to(samples.device),
         trajectory.shape,
-        method=settings.maps if len(trajectory.shape) == 2 else "root-sum-of-squares",
-        calibration=settings.calibration + settings.calibration % 2,
+        method=settings.maps if planar else "root-sum-of-squares",
+        calibration=extent,
     )[0]
     if not bool(found.any()):
         raise InputError("no pixel has a coil sensitivity (is the slice empty, or noise alone?); expected an object")

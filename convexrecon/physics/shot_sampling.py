@@ -11,6 +11,8 @@ from convexrecon.physics.masks import MaskSettings
 
 # Of so many samples a hull takes a moment.
 _HULL_POINTS = 100_000
+# Of the cells of a densely sampled region that have a sample.
+_DENSE_SHARE = 0.75
 KINDS = ("shots", "full")
 
 
@@ -83,3 +85,18 @@ def covered_share(coordinates: Tensor) -> float:
     points = coordinates.reshape(-1, coordinates.shape[-1]).double().cpu().numpy()
     hull = ConvexHull(points[:: max(1, len(points) // _HULL_POINTS)])
     return covered_cells(coordinates) / float(hull.volume)
+
+
+def dense_extent(coordinates: Tensor, most: int) -> int:
+    """Side of the largest central square or cube, in cycles, that is sampled densely; even, at most `most`, 0 for none.
+
+    Three of four of its cells, one cycle wide, have a sample (..., d) in them, and there are as many samples as cells.
+    """
+    points = coordinates.reshape(-1, coordinates.shape[-1])
+    for size in range(most - most % 2, 2, -2):
+        cells = points.round()
+        inside = cells[((cells >= -size / 2) & (cells < size / 2)).all(-1)]
+        wanted = size ** points.shape[-1]
+        if len(inside) >= wanted and covered_cells(inside) >= _DENSE_SHARE * wanted:
+            return size
+    return 0

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskKind, MaskSettings, sampling_mask
-from convexrecon.physics.shot_sampling import covered_cells, covered_share, kept_shots
+from convexrecon.physics.shot_sampling import covered_cells, covered_share, dense_extent, kept_shots
 from convexrecon.physics.trajectories import radial, spiral, stack_of_stars
 
 
@@ -84,3 +84,12 @@ def test_half_the_shots_cover_visibly_less() -> None:
     full, half = (covered_share(radial((96, 96), shots)) for shots in (151, 75))
     assert 0.9 < full < 1.1
     assert half < 0.88
+
+
+def test_the_dense_centre_ends_where_shots_part() -> None:
+    assert dense_extent(radial((64, 64), 100), 24) == 24
+    assert dense_extent(radial((64, 64), 101), 15) == 14
+    # Spokes are a cycle apart at radius shots / pi.
+    assert 10 <= dense_extent(radial((64, 64), 20), 40) <= 22
+    assert 4 <= dense_extent(spiral((64, 64), 16, density=2)[::4], 24) <= 8
+    assert dense_extent(radial((64, 64), 2), 24) == 0

@@ -6,6 +6,7 @@ import pytest
 
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import SliceScore
+from convexrecon.evaluate.pictured_shots import PicturedShots
 from convexrecon.report.pictures import acceleration, coil_maps, comparison, sampling_mask, zoom_box
 
 
@@ -33,6 +34,20 @@ def test_errors_share_one_scale_and_magnitudes_one_window() -> None:
     np.testing.assert_array_equal(rows[1, 2].images[0].get_array(), np.abs(images["convex"] - reference))
     (white,), (limit,) = ([high for _, high in pairs] for pairs in (windows, scales))
     assert f"÷ {white / limit:g}" in _texts(figure)
+
+
+def test_shots_are_drawn_where_a_mask_would_be() -> None:
+    reference, images = _images()
+    along = np.linspace(-14, 14, 9, dtype=np.float32)
+    shots = np.stack([np.stack([along * np.sin(t), along * np.cos(t)], -1) for t in (0, 0.5, 1)])
+    sampling = PicturedShots(shots, (40, 28), 5.5)
+    figure = comparison(reference, images, mask=sampling)
+    drawn = np.array(figure.axes[:9]).reshape(3, 3)[1, 0]
+    assert len(drawn.lines) == 3
+    np.testing.assert_allclose(drawn.lines[1].get_xydata(), shots[1][:, ::-1], atol=1e-6)
+    # As in images, y points down; and k-space ends at half of the pixels.
+    assert (drawn.get_xlim(), drawn.get_ylim()) == ((-14, 14), (20, -20))
+    assert "R = 5.50" in _texts(figure)
 
 
 def test_zooms_show_the_box() -> None:
