@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from convexrecon.cli_explain import explain
 from convexrecon.cli_options import AsJson, Device, Quiet, Seed, device_named, one_of, patch_size
 from convexrecon.cli_trainers import compare, fit_memory
 from convexrecon.errors import InputError, RankLostError
@@ -293,6 +294,7 @@ def demo(
 
 
 app.command()(compare)
+app.command()(explain)
 app.command("fit-memory")(fit_memory)
 
 
