@@ -115,15 +115,13 @@ def pixel_chunks(
             here = slice(done, done + band.shape[1])
             done += band.shape[1]
             parts = (band, open_, target[:, here])
-            if keep is not None:
-                chosen = keep[here].nonzero().squeeze(1)
-                parts = (parts[0][:, chosen], parts[1][:, chosen], parts[2][:, chosen])
+            chosen = None if keep is None else keep[here].nonzero().squeeze(1)
+            count = band.shape[1] if chosen is None else len(chosen)
             # Without pixels one chunk all the same: the shapes of what it multiplies are asked of it.
-            for start in range(0, max(1, parts[0].shape[1]), chunk):
+            for start in range(0, max(1, count), chunk):
                 part = slice(start, start + chunk)
-                yield PatchMap(
-                    parts[0][:, part].contiguous(), parts[1][:, part].to(precision), parts[2][:, part].to(precision)
-                )
+                pixels = [t[:, part] if chosen is None else t.index_select(1, chosen[part]) for t in parts]
+                yield PatchMap(pixels[0].contiguous(), pixels[1].to(precision), pixels[2].to(precision))
 
 
 def _banded(
