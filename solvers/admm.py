@@ -50,8 +50,9 @@ def admm(
     split = quadratic.shifted_inverse(1e-3 * scale)(quadratic.linear) if initial is None else initial.double().clone()
     rho = _curvature_of_penalty(split, beta, fallback=scale)
     inverse = quadratic.shifted_inverse(rho)
-    # The multiplier of W = V at a stationary point is the gradient's negative; start it there.
-    multiplier = (quadratic.linear - quadratic.multiply(split)) / rho
+    # The multiplier of W = V at a stationary point is the gradient's negative; start it there. Elsewhere that may be
+    # far longer than any multiplier of the penalty's, and a small rho would take thousands of iterations to undo it.
+    multiplier = _feasible((quadratic.linear - quadratic.multiply(split)) / rho, penalty, beta / rho)
     certificate = certify(quadratic, penalty, beta, split)
     iteration, refreshed = 0, 0
     while certificate.relative_gap > tolerance and iteration < max_iterations:
@@ -70,6 +71,12 @@ def admm(
                 inverse = quadratic.shifted_inverse(rho)
     certificate = certify(quadratic, penalty, beta, split)
     return Solution(split, beta, certificate, iteration, certificate.relative_gap <= tolerance)
+
+
+def _feasible(multiplier: Tensor, penalty: Penalty, radius: float) -> Tensor:
+    """Each group scaled into the ball of the dual norm."""
+    shrink = (radius / penalty.dual_norm(multiplier).clamp_min(1e-300)).clamp_max(1)
+    return multiplier * shrink.view(-1, 1, 1)
 
 
 def _curvature_of_penalty(weights: Tensor, beta: float, *, fallback: float) -> float:

@@ -17,7 +17,13 @@ from .solution import Solution
 # The inner problem is solved to this share of the gap that is left.
 INNER_SHARE = 1e-2
 INNER_ITERATIONS = 500
+# .. and, where it then is no descent, to so much smaller ones.
+INNER_ATTEMPTS, INNER_TIGHTENING = 4, 1e-2
 FULL_STEP_SHARE = 0.9
+# Products in a row without gain, after which rounding in them is what is left of the gap.
+STALLED = 4
+# Gains: of the objective relative to that at zero, and of the gap relative to itself.
+LEAST_DESCENT, LEAST_NARROWING = 1e-7, 0.02
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -97,7 +103,8 @@ def proximal_quasi_newton(
         initial: (G, d, m) starting point, zero if None.
         product: H times it, if already known.
         tolerance: stop at this relative duality gap.
-        max_iterations: most products with H, the first one aside.
+        max_iterations: most products with H, the first one aside; fewer where they no longer gain anything, since
+            their rounding hides what is left.
         processes: those that take part in each product; all of them call this.
 
     Returns:
@@ -115,12 +122,12 @@ def proximal_quasi_newton(
     iteration = 0
     # What decides on another product is agreed on.
     weights, (gap,) = processes.agree_on(weights, certificate.relative_gap)
-    while gap > tolerance and iteration < max_iterations:
+    progress = _Progress(certificate.objective, gap)
+    while gap > tolerance and iteration < max_iterations and progress.idle < STALLED:
         gradient = product - quadratic.linear
         local = _expanded(hessian, quadratic, weights, product)
-        share = INNER_SHARE * gap * quadratic.tau / local.tau
-        nearer = admm(local, penalty, beta, initial=weights, tolerance=share, max_iterations=INNER_ITERATIONS)
-        move, _ = processes.agree_on(nearer.weights - weights)
+        nearer = _inner_solution(local, penalty, beta, weights, gradient, INNER_SHARE * gap * quadratic.tau / local.tau)
+        move, _ = processes.agree_on(nearer - weights)
         image = quadratic.multiply(move)
         iteration += 1
         image, (curvature,) = processes.agree_on(image, float((move * image).sum()))
@@ -129,9 +136,25 @@ def proximal_quasi_newton(
         step = _best_step(penalty, beta, weights, move, float((gradient * move).sum()), curvature)
         weights, product = weights + step * move, product + step * image
         certificate = certify(quadratic, penalty, beta, weights, product)
-        weights, (gap,) = processes.agree_on(weights, certificate.relative_gap)
+        weights, (gap, objective) = processes.agree_on(weights, certificate.relative_gap, certificate.objective)
+        progress = progress.after(objective, gap, quadratic.tau)
         hessian = _taught(hessian, move, image, curvature)
     return Solution(weights, beta, certificate, iteration, gap <= tolerance), hessian
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """The least objective and gap so far, and how many steps in a row have improved neither."""
+
+    objective: float
+    gap: float
+    idle: int = 0
+
+    def after(self, objective: float, gap: float, tau: float) -> "_Progress":
+        lower = objective < self.objective - LEAST_DESCENT * tau / 2
+        narrower = gap < (1 - LEAST_NARROWING) * self.gap
+        idle = 0 if lower or narrower else self.idle + 1
+        return _Progress(min(objective, self.objective), min(gap, self.gap), idle)
 
 
 def _started(model: ScalableQuadratic, like: Tensor) -> UpdatedQuadratic:
@@ -149,6 +172,27 @@ def _expanded(hessian: UpdatedQuadratic, quadratic: Quadratic, weights: Tensor, 
     explained = float((linear * hessian.shifted_inverse(1e-7 * hessian.mean_curvature)(linear)).sum())
     value = quadratic.tau + float((weights * (product - 2 * quadratic.linear)).sum())
     return replace(hessian, linear=linear, tau=explained + max(value, 0.0))
+
+
+def _inner_solution(
+    local: UpdatedQuadratic, penalty: Penalty, beta: float, weights: Tensor, gradient: Tensor, tolerance: float
+) -> Tensor:
+    """A W in whose direction the objective decreases, near the minimum of the penalized model.
+
+    The gap may be far larger than what W is from optimal by, where beta is small and the dual point is barely
+    infeasible; then a minimum to a share of the gap may be no better than W, and has to be found more exactly.
+    """
+    before = float(penalty.value(weights))
+    nearer = weights
+    for _ in range(INNER_ATTEMPTS):
+        nearer = admm(
+            local, penalty, beta, initial=nearer, tolerance=tolerance, max_iterations=INNER_ITERATIONS
+        ).weights
+        change = float((gradient * (nearer - weights)).sum()) + beta * (float(penalty.value(nearer)) - before)
+        if change < 0:
+            break
+        tolerance *= INNER_TIGHTENING
+    return nearer
 
 
 def _taught(hessian: UpdatedQuadratic, move: Tensor, image: Tensor, curvature: float) -> UpdatedQuadratic:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from random_problems import random_problem
 
+from convexrecon.solvers.certificates import certify
 from convexrecon.solvers.linear_maps import DenseBlocks
 from convexrecon.solvers.penalties import GroupLasso, NuclearNorm, Penalty
 from convexrecon.solvers.proximal_gradient import proximal_gradient
@@ -90,3 +91,48 @@ def test_a_zero_linear_term_has_the_zero_solution() -> None:
     solution, _ = proximal_quasi_newton(quadratic, quadratic, GroupLasso(), 0.1)
     assert solution.converged
     assert solution.active_groups == 0
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-9])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_one_group_that_is_hardly_penalized_takes_few_products(seed: int, tolerance: float) -> None:
+    # Where beta is small the gap is that of a dual point which is barely infeasible: W is far better than it says.
+    blocks, targets = random_problem(seed, groups=1, rows=200, features=12)
+    mixing = coupling(targets.numel(), seed)
+    quadratic = StreamedQuadratic(lambda: [Part(Behind(blocks, mixing), targets, len(targets))])
+    beta = 1e-5 * float(GroupLasso().dual_norm(quadratic.linear).max())
+    model = DenseQuadratic.from_data(blocks, targets)
+    solution, _ = proximal_quasi_newton(quadratic, model, GroupLasso(), beta, tolerance=tolerance)
+    assert solution.converged
+    assert solution.iterations <= 40
+
+
+class Rounded:
+    """Products that are wrong by some noise, different every time and as large however small the product."""
+
+    def __init__(self, exact: DenseQuadratic, noise: float) -> None:
+        self.exact, self.noise, self.products = exact, noise, 0
+        self.linear, self.tau = exact.linear, exact.tau
+
+    def multiply(self, weights: torch.Tensor) -> torch.Tensor:
+        self.products += 1
+        rng = torch.Generator().manual_seed(self.products)
+        product = self.exact.multiply(weights)
+        return product + self.noise * self.linear.norm() * torch.randn(
+            product.shape, generator=rng, dtype=product.dtype
+        )
+
+
+def test_products_that_gain_nothing_are_not_taken() -> None:
+    exact = DenseQuadratic.from_data(*random_problem(3))
+    beta = 0.01 * float(GroupLasso().dual_norm(exact.linear).max())
+    rounded = Rounded(exact, 1e-4)
+    solution, _ = proximal_quasi_newton(rounded, exact, GroupLasso(), beta, tolerance=1e-12, max_iterations=500)
+    assert not solution.converged
+    assert rounded.products < 100
+    best, _ = proximal_quasi_newton(exact, exact, GroupLasso(), beta, tolerance=1e-9)
+    assert exact_objective(exact, beta, solution.weights) < best.certificate.objective + 1e-4 * exact.tau
+
+
+def exact_objective(quadratic: DenseQuadratic, beta: float, weights: torch.Tensor) -> float:
+    return certify(quadratic, GroupLasso(), beta, weights).objective
