@@ -52,28 +52,34 @@ def pipe_menon(coordinates: Tensor, shape: tuple[int, ...], *, iterations: int =
     return weights.to(coordinates.dtype if coordinates.dtype == torch.float64 else torch.float32)
 
 
-def ramp(coordinates: Tensor, shape: tuple[int, ...], shots: int) -> Tensor:
-    """Areas of the samples of `shots` full-diameter radial spokes, 2-D, at equal angles and readout steps.
+def ramp(coordinates: Tensor, shape: tuple[int, ...], shots: int, *, capped: bool = False) -> Tensor:
+    """Areas of the samples of `shots` full-diameter radial spokes at even angles and readout steps, 2-D or 3-D.
 
-    ``w = pi |k| dk / shots`` and, at the centre, the disc of radius dk/2 shared by all spokes. In Nyquist cells.
+    ``w = pi |k| dk / shots`` (2-D) or ``2 pi |k|^2 dk / shots`` (3-D) and, at the centre, the ball of radius dk/2
+    shared by all spokes. In Nyquist cells. At once what `pipe_menon` iterates for, which of a large volume takes hours.
 
     Args:
-        coordinates: (shots * samples, 2) real, spoke by spoke, as from `trajectories.radial`.
-        shape: (y, x), in pixels.
+        coordinates: (shots * samples, d) real, spoke by spoke, as from `trajectories.radial` or `kooshball`.
+        shape: (y, x) or (z, y, x), in pixels.
         shots: number of spokes.
+        capped: whether no sample stands for more than a cell across its spoke, as of `pipe_menon`, where these are few.
 
     Raises:
-        InputError: coordinates `check_trajectory` refuses, or not 2-D with a multiple of `shots` samples.
+        InputError: coordinates `check_trajectory` refuses, or not a multiple of `shots` samples of one trajectory.
     """
     check_trajectory(coordinates, shape)
-    if len(shape) != 2 or coordinates.ndim != 2 or shots < 1 or len(coordinates) % shots:
+    d = len(shape)
+    if coordinates.ndim != 2 or shots < 1 or len(coordinates) % shots:
         raise InputError(
-            f"coordinates: expected (shots * samples, 2) of {shots} spokes; found {tuple(coordinates.shape)}"
+            f"coordinates: expected (shots * samples, {d}) of {shots} spokes; found {tuple(coordinates.shape)}"
         )
-    spokes = coordinates.double().reshape(shots, -1, 2)
+    spokes = coordinates.double().reshape(shots, -1, d)
     step = torch.linalg.vector_norm(spokes[:, 1] - spokes[:, 0], dim=-1, keepdim=True)
     radius = torch.linalg.vector_norm(spokes, dim=-1)
     centre = radius < step / 4
-    area = math.pi * radius * step / shots
-    area = torch.where(centre, math.pi * step.square() / (4 * shots), area)
+    # Half the circumference, or half the sphere: a spoke has two ends.
+    across = math.pi * radius / shots if d == 2 else 2 * math.pi * radius.square() / shots
+    area = (across.clamp_max(1) if capped else across) * step
+    ball = math.pi * step.square() / 4 if d == 2 else math.pi * step**3 / 6
+    area = torch.where(centre, ball / shots, area)
     return area.flatten().to(coordinates.dtype)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from convexrecon.errors import InputError
 from convexrecon.physics.nufft import Nufft, check_trajectory
+from convexrecon.physics.padded_convolution import padded_convolution
 
 _NORM_STEPS = 30
 
@@ -65,16 +66,23 @@ class NonCartesianFourier:
         """F, without weights and scale."""
         return Nufft(self.coordinates, self.shape, self.eps)
 
-    @cached_property
+    @property
     def scale(self) -> Tensor:
         """s, (B or 1,) float64."""
+        return self._scaled_kernel[0]
+
+    @cached_property
+    def _scaled_kernel(self) -> tuple[Tensor, Tensor]:
+        """s, and the spectrum of the scaled point spread function in single precision, from whose norm it is."""
         # Single precision is ample for a norm to a per cent.
         transfer = self._kernel(torch.complex64)
         # The point spread function has something of every direction the samples see.
         start = torch.fft.ifftn(transfer, dim=tuple(range(1, transfer.ndim)))
         for axis, size in enumerate(self.shape, 1):
             start = start.roll(size // 2, axis).narrow(axis, 0, size)
-        return _largest_eigenvalue(lambda x: _convolve(x.unsqueeze(1), transfer, self.shape).squeeze(1), start).rsqrt()
+        normal = partial(padded_convolution, spectrum=transfer)
+        scale = _largest_eigenvalue(lambda x: normal(x.unsqueeze(1)).squeeze(1), start.contiguous()).rsqrt()
+        return scale, transfer.mul_(scale.to(transfer.dtype).square().view(-1, *[1] * len(self.shape)))
 
     def weigh(self, samples: Tensor) -> Tensor:
         """``s W^(1/2) y``: measured samples (..., samples) on the scale of what `forward` predicts.
@@ -96,7 +104,7 @@ class NonCartesianFourier:
 
     def normal(self, image: Tensor) -> Tensor:
         """``s^2 F^H W F x``: image (B, C, *N) complex -> image (B, C, *N), by convolution."""
-        return _convolve(image, self._transfer(image.dtype), self.shape)
+        return padded_convolution(image, self._transfer(image.dtype))
 
     def to(self, device: torch.device | str) -> "NonCartesianFourier":
         """The same on another device, one object however often it is asked for; itself where it is there already."""
@@ -110,6 +118,8 @@ class NonCartesianFourier:
 
     def _transfer(self, dtype: torch.dtype) -> Tensor:
         """(B or 1, *2N) real: the spectrum of the scaled point spread function."""
+        if dtype == torch.complex64:
+            return self._scaled_kernel[1]
         if dtype not in self._transfers:
             scale = self.scale.to(dtype.to_real())
             self._transfers[dtype] = self._kernel(dtype) * scale.square().view(-1, *[1] * len(self.shape))
@@ -128,7 +138,7 @@ class NonCartesianFourier:
         for axis, size in enumerate(self.shape, 1):
             spread = spread.roll(size, axis)
         # t is Hermitian; all that the real part drops is at l = -N, which is no difference of two pixels.
-        return torch.fft.fftn(spread, dim=tuple(range(1, d + 1))).real
+        return torch.fft.fftn(spread, dim=tuple(range(1, d + 1))).real.contiguous()
 
     @cached_property
     def _relative(self) -> Tensor:
@@ -181,16 +191,3 @@ def _largest_eigenvalue(normal: Callable[[Tensor], Tensor], start: Tensor) -> Te
         if step + 1 < _NORM_STEPS:
             tridiagonal[:, step, step + 1] = tridiagonal[:, step + 1, step] = off.double()
     return torch.linalg.eigvalsh(tridiagonal)[:, -1]
-
-
-def _convolve(image: Tensor, transfer: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Image (B, C, *N) convolved with the real spectrum (B or 1, *2N), cropped to N."""
-    # Axis by axis, so that rows of padding are not transformed and rows to be cropped not transformed back; the
-    # axis that is furthest apart in memory while the array is small.
-    axes = range(-len(shape), 0)
-    for axis in axes:
-        image = torch.fft.fft(image, n=2 * shape[axis], dim=axis)
-    image = image * transfer.unsqueeze(1)
-    for axis in reversed(axes):
-        image = torch.fft.ifft(image, dim=axis).narrow(axis, 0, shape[axis])
-    return image

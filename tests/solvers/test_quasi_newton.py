@@ -126,7 +126,7 @@ class Rounded:
 def test_products_that_gain_nothing_are_not_taken() -> None:
     exact = DenseQuadratic.from_data(*random_problem(3))
     beta = 0.01 * float(GroupLasso().dual_norm(exact.linear).max())
-    rounded = Rounded(exact, 1e-4)
+    rounded = Rounded(exact, 1e-6)
     solution, _ = proximal_quasi_newton(rounded, exact, GroupLasso(), beta, tolerance=1e-12, max_iterations=500)
     assert not solution.converged
     assert rounded.products < 100
