@@ -163,7 +163,7 @@ class Cascade(nn.Module):
 
 def support(sense: ForwardModel) -> Tensor:
     """1 where any coil map is not zero, (B, *N) float32."""
-    return (sense.maps.abs().amax(1) > 0).to(torch.float32)
+    return (sense.maps.abs().amax(1) > 0).to(torch.float32).expand(sense.image_shape)
 
 
 def image_axes(cascade: Cascade) -> int:

@@ -146,7 +146,7 @@ def undersample(
 
     Args:
         kspace: (C, *N) complex64, centred k-space along the last two axes of *N.
-        maps: (C, *N) complex64.
+        maps: (C, *N) complex64, or (C, 1, y, x) the same in all frames.
         mask: *N or (y, x) zeros and ones, centred.
         target: *N complex64; zeros if None.
         volume: name of the volume.
@@ -157,7 +157,7 @@ def undersample(
     Raises:
         InputError: nothing is sampled, or what is sampled is zero; a mask of another size than the k-space.
     """
-    shape = tuple(maps.shape[1:])
+    shape = tuple(kspace.shape[1:])
     if tuple(mask.shape) not in {shape, shape[-PLANE:]}:
         raise InputError(f"mask: expected {shape[-PLANE:]} or {shape} as the k-space, found {tuple(mask.shape)}")
     uncentred_mask = torch.fft.ifftshift(mask, dim=(-2, -1)).expand(1, 1, *shape)
@@ -169,7 +169,7 @@ def undersample(
         divisor = torch.tensor(scale, dtype=torch.float32, device=maps.device)
     if not divisor > 0:
         raise InputError(f"volume {volume!r}, slice {slice_index}: the sampled k-space is zero")
-    image = torch.zeros_like(maps[0]) if target is None else target
+    image = torch.zeros_like(kspace[0]) if target is None else target
     size = recon_size or (int(mask.shape[-2]), int(mask.shape[-1]))
     return Batch(
         measured / divisor,

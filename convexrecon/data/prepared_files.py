@@ -90,6 +90,8 @@ def samples_of_folder(folder: Path, slab: int | None = None) -> tuple[StoredLayo
 def read_sample(key: SliceKey) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
     """K-space (C, *N), centred, maps (C, *N), target (*N), complex64, and the recon size (y, x).
 
+    Maps of a series are (C, 1, y, x), the same in all frames.
+
     Raises:
         InputError: the file has changed or holds NaN, Inf or maps that are all zero.
     """
@@ -105,8 +107,9 @@ def read_sample(key: SliceKey) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]
             raise InputError(f"{key.where}: cannot be read ({error}); prepare the volume again") from error
     if key.frames is not None:
         kspace = kspace.transpose(0, 1)
-        maps = maps.unsqueeze(1).expand(-1, len(target), -1, -1) if shared else maps.transpose(0, 1)
-    if (kspace.shape, maps.shape, target.shape) != (key.shape, key.shape, key.shape[1:]):
+        maps = maps.unsqueeze(1) if shared else maps.transpose(0, 1)
+    of_maps = (key.shape[0], 1, *key.shape[2:]) if shared else key.shape
+    if (kspace.shape, maps.shape, target.shape) != (key.shape, of_maps, key.shape[1:]):
         raise InputError(f"{key.where}: the file has changed since it was opened; expected k-space {key.shape}")
     for name, array in zip(_ARRAYS, (kspace, maps, target), strict=True):
         if not bool(torch.isfinite(torch.view_as_real(array)).all()):

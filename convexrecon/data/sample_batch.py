@@ -61,7 +61,7 @@ class Batch:
 
     @property
     def maps(self) -> Tensor:
-        """(B, C, *N) complex64 sensitivity maps."""
+        """(B, C, *N) complex64 sensitivity maps; of a series (B, C, 1, y, x), once for all frames."""
         return self.sense.maps
 
     @property

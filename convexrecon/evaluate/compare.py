@@ -224,8 +224,9 @@ def slice_by_slice(method: Reconstruction) -> Reconstruction:
         if sense.ndim == 2 or not isinstance(sense, Sense):
             return method(sense, kspace, lam)
         every_mask = sense.mask.expand(len(kspace), *sense.mask.shape[1:])
-        maps, mask, samples = (part.transpose(1, 2).flatten(0, 1) for part in (sense.maps, every_mask, kspace))
-        return method(Sense(maps, mask), samples, lam).view(len(kspace), *sense.maps.shape[2:])
+        every_map = sense.maps.expand(kspace.shape)
+        maps, mask, samples = (part.transpose(1, 2).flatten(0, 1) for part in (every_map, every_mask, kspace))
+        return method(Sense(maps, mask), samples, lam).view(len(kspace), *kspace.shape[2:])
 
     return reconstruct
 

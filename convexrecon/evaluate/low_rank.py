@@ -66,7 +66,7 @@ def solve_low_rank(
     Ong and Lustig, IEEE JSTSP 10:672 (2016), for w; Yu, NeurIPS (2013).
 
     Args:
-        sense: the operator A of a series, first axis time, as `CineSense`; any device.
+        sense: the operator A of a series, first axis time, as `Sense` of `axes=2`; any device.
         kspace: its y, (B, C, t, *N) complex, uncentred, zero where not sampled.
         lam: weight of the penalty, at least 0, in the units of the image.
         block: side of the blocks, of all spatial axes or of each, in pixels; None for one block, the image.
@@ -125,7 +125,7 @@ def solve_low_rank_plus_sparse(
     IEEE TCI 5:17 (2019), for acceleration.
 
     Args:
-        sense: the operator A of a series, first axis time, as `CineSense`; any device.
+        sense: the operator A of a series, first axis time, as `Sense` of `axes=2`; any device.
         kspace: its y, (B, C, t, *N) complex, uncentred, zero where not sampled.
         lam: weight of the sparse part, at least 0, in the units of the image.
         ratio: weight of the low-rank part relative to lam; 0.2 to 0.4 were best for cardiac cine, 1 is 1.5 dB worse.

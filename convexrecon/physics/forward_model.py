@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class ForwardModel(Protocol):
-    """A linear model A of norm about one, as `Sense`, `NonCartesianSense` and `CineSense` are."""
+    """A linear model A of norm about one, as `Sense` and `NonCartesianSense` are."""
 
     @property
     def maps(self) -> Tensor:
@@ -17,6 +17,10 @@ class ForwardModel(Protocol):
     @property
     def ndim(self) -> int:
         """Number of image dimensions."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(B, *N)."""
 
     def forward(self, image: Tensor) -> Tensor:
         """A x: image (B, *N) complex -> k-space, (B, C, *N) or (B, C, samples)."""

@@ -66,8 +66,13 @@ def crop_centre(array: Tensor, shape: Sequence[int]) -> Tensor:
     for axis, size in zip(range(-len(shape), 0), shape, strict=True):
         have = array.shape[axis]
         if have > size:
-            array = array.narrow(axis, have // 2 - size // 2, size)
+            array = array.narrow(axis, crop_start(have, size), size)
     return array
+
+
+def crop_start(have: int, size: int) -> int:
+    """Where `size` of `have` begin, so that index have//2 becomes size//2."""
+    return have // 2 - size // 2
 
 
 def _last(ndim: int) -> tuple[int, ...]:

@@ -74,6 +74,11 @@ class NonCartesianSense:
         """Number of image dimensions."""
         return self.maps.ndim - 2
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(B, *N)."""
+        return (self.maps.shape[0], *self.maps.shape[2:])
+
     def weigh(self, samples: Tensor) -> Tensor:
         """``s W^(1/2) y``: measured samples (B, C, samples), the image origin at index 0, -> the y of this model."""
         return self.fourier.weigh(samples)

@@ -9,6 +9,10 @@ from torch import Tensor
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import fft, ifft
 
+# Complex numbers of coil images that `normal` holds at a time: more fall out of a processor's cache, which costs more
+# than half of the time of volumes and series; fewer leave small slices to the overhead of many transforms.
+_AT_ONCE = 2**19
+
 
 @dataclass(frozen=True)
 class Sense:
@@ -18,8 +22,9 @@ class Sense:
     Pruessmann et al., Magn Reson Med 42:952 (1999), eq. 1.
 
     Attributes:
-        maps: (B, C, *N) complex sensitivity maps S.
-        mask: (B or 1, 1, *N) sampling mask M, zeros and ones, uncentred (DC at index 0).
+        maps: (B, C, *N) complex sensitivity maps S; an axis of N that is not transformed may be 1, of maps that are the
+            same all along it, such as those of a series, which are then stored once.
+        mask: (B or 1, 1, *N) sampling mask M, zeros and ones, uncentred (DC at index 0); it says what N is.
         axes: how many of the last axes F transforms; all of them if None. Of a series (t, y, x), and of a volume
             whose fully sampled readout comes first and is transformed already, 2: every frame has its own k-space.
 
@@ -40,11 +45,17 @@ class Sense:
     def __post_init__(self) -> None:
         if self.maps.ndim < 3 or not self.maps.is_complex():
             raise InputError(f"maps: expected complex (B, C, *N), found {self.maps.dtype} {tuple(self.maps.shape)}")
+        if self.axes is not None and not 1 <= self.axes <= self.ndim:
+            raise InputError(
+                f"axes: expected 1 to {self.ndim}, those of maps {tuple(self.maps.shape)}, found {self.axes}"
+            )
+        constant = self.ndim - self.transformed
         fits = (
             self.mask.ndim == self.maps.ndim
             and self.mask.shape[0] in (1, self.maps.shape[0])
             and self.mask.shape[1] == 1
-            and self.mask.shape[2:] == self.maps.shape[2:]
+            and self.mask.shape[2 + constant :] == self.maps.shape[2 + constant :]
+            and all(m in (1, n) for m, n in zip(self.maps.shape[2:], self.mask.shape[2:], strict=True))
         )
         if not fits:
             raise InputError(
@@ -52,10 +63,6 @@ class Sense:
             )
         if not bool(torch.any(self.mask != 0)):
             raise InputError("mask: samples nothing (every entry is zero)")
-        if self.axes is not None and not 1 <= self.axes <= self.ndim:
-            raise InputError(
-                f"axes: expected 1 to {self.ndim}, those of maps {tuple(self.maps.shape)}, found {self.axes}"
-            )
 
     @property
     def ndim(self) -> int:
@@ -67,6 +74,16 @@ class Sense:
         """How many of the last axes are transformed."""
         return self.ndim if self.axes is None else self.axes
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(B, *N)."""
+        return (self.maps.shape[0], *self.mask.shape[2:])
+
+    @property
+    def kspace_shape(self) -> tuple[int, ...]:
+        """(B, C, *N)."""
+        return (*self.maps.shape[:2], *self.mask.shape[2:])
+
     def forward(self, image: Tensor) -> Tensor:
         """A x: image (B, *N) -> k-space (B, C, *N), zero where not sampled."""
         return self.mask * fft(self.maps * image.unsqueeze(1), self.transformed)
@@ -75,17 +92,25 @@ class Sense:
         """A^H y: k-space (B, C, *N) -> image (B, *N).
 
         Raises:
-            InputError: k-space whose shape is not that of the maps.
+            InputError: k-space of another shape.
         """
-        if kspace.shape != self.maps.shape:
-            raise InputError(
-                f"kspace: expected the shape of the maps {tuple(self.maps.shape)}, found {tuple(kspace.shape)}"
-            )
+        if tuple(kspace.shape) != self.kspace_shape:
+            raise InputError(f"kspace: expected (B, C, *N) = {self.kspace_shape}, found {tuple(kspace.shape)}")
         return (self.maps.conj() * ifft(self.mask * kspace, self.transformed)).sum(1)
 
     def normal(self, image: Tensor) -> Tensor:
-        """A^H A x: image (B, *N) -> image (B, *N); one mask product, since M is zeros and ones."""
-        return self.adjoint(fft(self.maps * image.unsqueeze(1), self.transformed))
+        """A^H A x: image (B, *N) -> image (B, *N), in memory of one coil's image, or of some small ones.
+
+        One mask product, since M is zeros and ones.
+        """
+        total: Tensor | None = None
+        for maps in self.maps.split(max(1, _AT_ONCE // image.numel()), 1):
+            # In one expression, so that what it passes through is freed: for small slices the time goes to memory.
+            images = maps.conj() * ifft(self.mask * fft(maps * image.unsqueeze(1), self.transformed), self.transformed)
+            part = images.sum(1) if images.shape[1] > 1 else images[:, 0]
+            total = part if total is None else total + part
+        assert total is not None
+        return total
 
     def to(self, device: torch.device | str) -> "Sense":
         """The same operator on another device."""

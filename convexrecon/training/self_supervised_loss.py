@@ -63,7 +63,7 @@ class BehindHeldOut:
         """B^H y: (n, C, |Lambda|) complex -> (n, *N)."""
         sense, kspace = self.held_out, samples
         if isinstance(sense, Sense):
-            kspace = samples.new_zeros(len(samples), *sense.maps.shape[1:])
+            kspace = samples.new_zeros(len(samples), *sense.kspace_shape[1:])
             kspace[:, :, sense.mask[0, 0] != 0] = samples
         precise = sense.as_precise_as(samples)
         return torch.cat([precise.adjoint(one.unsqueeze(0)) for one in kspace])

@@ -47,7 +47,8 @@ def test_a_sample_is_the_whole_undersampled_volume(tmp_path: Path, layout: str, 
     batch = data.load(0)
     with h5py.File(path) as file:
         kspace, target = (torch.from_numpy(file[name][()]) for name in ("kspace", "target"))
-    assert batch.kspace.shape == batch.maps.shape == (1, COILS, FRAMES, *PLANE)
+    assert batch.kspace.shape == (1, COILS, FRAMES, *PLANE)
+    assert batch.maps.shape == (1, COILS, 1 if layout == "cine" else FRAMES, *PLANE)
     # The sampling is of y and x: what is measured are the frames' own k-space, uncentred.
     expected = uncentre(kspace, 2).transpose(0, 1) * batch.mask[0]
     torch.testing.assert_close(batch.kspace[0] * batch.scale, expected, atol=1e-3, rtol=1e-4)
@@ -112,7 +113,7 @@ def test_the_percentile_of_a_large_volume_is_found(monkeypatch: pytest.MonkeyPat
     maps = torch.ones(1, 9, *PLANE, dtype=torch.complex64)
     kspace = centred_fft(torch.randn(maps.shape, dtype=torch.complex64, generator=rng), 2)
     exact = undersample(kspace, maps, torch.ones(PLANE))
-    monkeypatch.setattr("convexrecon.data.dataset._QUANTILE_ENTRIES", 100)
+    monkeypatch.setattr("convexrecon.data.sample_batch._QUANTILE_ENTRIES", 100)
     assert float(undersample(kspace, maps, torch.ones(PLANE)).scale) == pytest.approx(float(exact.scale), rel=1e-2)
     assert float(exact.scale) == pytest.approx(float(torch.quantile(centred_ifft(kspace, 2).abs(), 0.95)), rel=1e-4)
 

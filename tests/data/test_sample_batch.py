@@ -6,7 +6,6 @@ from torch import Tensor
 
 from convexrecon.data.sample_batch import Batch, Shots, stack
 from convexrecon.errors import InputError
-from convexrecon.physics.cine_sense import CineSense
 from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.noncartesian_fourier import NonCartesianFourier
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
@@ -37,14 +36,14 @@ def mask(seed: int, *frames: int) -> Tensor:
 FOURIER = fourier(0)
 MODELS: dict[str, tuple[ForwardModel, ForwardModel]] = {
     "Cartesian": (Sense(maps(1), mask(1)), Sense(maps(2), mask(2))),
-    "series": (CineSense(maps(1), mask(1, 4)), CineSense(maps(2), mask(2, 4))),
+    "series": (Sense(maps(1).unsqueeze(2), mask(1, 4), 2), Sense(maps(2).unsqueeze(2), mask(2, 4), 2)),
     "one trajectory": (NonCartesianSense(maps(1), FOURIER), NonCartesianSense(maps(2), FOURIER)),
     "two trajectories": (NonCartesianSense(maps(1), FOURIER), NonCartesianSense(maps(2), fourier(7))),
 }
 
 
 def batch_of(sense: ForwardModel, name: str) -> Batch:
-    image = normal(1, *((4, *SHAPE) if isinstance(sense, CineSense) else SHAPE), seed=len(name))
+    image = normal(*sense.image_shape, seed=len(name))
     shots = Shots(9, 36) if isinstance(sense, NonCartesianSense) else None
     return Batch(sense.forward(image), sense, image, torch.ones(1), (name,), (0,), SHAPE, shots)
 

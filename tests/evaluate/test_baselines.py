@@ -8,7 +8,6 @@ import torch
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import cg_sense, tune, zero_filled
 from convexrecon.evaluate.metrics import psnr
-from convexrecon.physics.cine_sense import CineSense
 from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.sense import Sense
@@ -60,7 +59,7 @@ def test_linear_methods_take_any_forward_model(model: str) -> None:
     if model == "volume":
         sense = Sense(maps.unsqueeze(2).repeat(1, 1, 5, 1, 1), torch.rand(1, 1, *shape, generator=rng).round().double())
     elif model == "series":
-        sense = CineSense(maps, torch.rand(1, 1, *shape, generator=rng).round().double())
+        sense = Sense(maps.unsqueeze(2), torch.rand(1, 1, *shape, generator=rng).round().double(), 2)
     else:
         pytest.importorskip("finufft")
         shape = (4, 6)

@@ -9,7 +9,6 @@ from convexrecon.evaluate.baselines import cg_sense
 from convexrecon.evaluate.l1_wavelet import l1_wavelet, solve_l1_wavelet
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.evaluate.wavelets import daubechies4
-from convexrecon.physics.cine_sense import CineSense
 from convexrecon.physics.fourier import fft
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.sense import Sense
@@ -166,7 +165,7 @@ def test_a_series_is_a_volume_of_time() -> None:
     maps, image = _volume()
     rng = torch.Generator().manual_seed(0)
     mask = (torch.rand(1, 1, 12, 30, 32, generator=rng) < 0.3).float()
-    cine = CineSense(maps[:, :, 6], mask)
+    cine = Sense(maps[:, :, 6:7], mask, 2)
     kspace = cine.forward(image)
     assert psnr(l1_wavelet(cine, kspace, 0.01), image) > psnr(cg_sense(cine, kspace, 0.01), image) + 1
 

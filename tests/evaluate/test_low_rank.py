@@ -18,25 +18,25 @@ from convexrecon.evaluate.low_rank import (
     solve_low_rank_plus_sparse,
 )
 from convexrecon.evaluate.metrics import psnr
-from convexrecon.physics.cine_sense import CineSense
+from convexrecon.physics.sense import Sense
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.complex128, generator=torch.Generator().manual_seed(seed))
 
 
-def _tiny(batch: int = 1, coils: int = 2, frames: int = 3, shape: tuple[int, ...] = (4, 4)) -> tuple[CineSense, Tensor]:
-    maps = _random(batch, coils, *shape, seed=1)
+def _tiny(batch: int = 1, coils: int = 2, frames: int = 3, shape: tuple[int, ...] = (4, 4)) -> tuple[Sense, Tensor]:
+    maps = _random(batch, coils, 1, *shape, seed=1)
     rng = torch.Generator().manual_seed(5)
     mask = (torch.rand(1, 1, frames, *shape, generator=rng) < 0.5).double()
-    cine = CineSense(maps / torch.linalg.vector_norm(maps, dim=1, keepdim=True), mask)
+    cine = Sense(maps / torch.linalg.vector_norm(maps, dim=1, keepdim=True), mask, len(shape))
     series = torch.einsum("br,brt->bt", _random(1, 1), _random(1, 1, frames)).view(1, frames, 1, 1) + 0.3 * _random(
         batch, frames, *shape, seed=2
     )
     return cine, cine.mask * (cine.forward(series) + 0.1 * _random(batch, coils, frames, *shape, seed=3))
 
 
-def _heart(dtype: Any = torch.complex64) -> tuple[CineSense, Tensor, Tensor]:
+def _heart(dtype: Any = torch.complex64) -> tuple[Sense, Tensor, Tensor]:
     """A bright disc that beats in a still body; four coils, other lines in every frame."""
     size, frames = 32, 12
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, size, dtype=torch.float64)] * 2, indexing="ij")
@@ -52,12 +52,12 @@ def _heart(dtype: Any = torch.complex64) -> tuple[CineSense, Tensor, Tensor]:
         mask[0, 0, t, :, torch.randperm(size, generator=rng)[:5]] = 1
         mask[0, 0, t, :, [0, 1, -1]] = 1
     image = (series * (body > 0) * torch.exp(1j * y))[None]
-    cine = CineSense(maps[None].to(dtype), mask.to(dtype.to_real()))
+    cine = Sense(maps[None, :, None].to(dtype), mask.to(dtype.to_real()), 2)
     kspace = cine.forward(image.to(dtype))
     return cine, kspace + cine.mask * (0.02 * _random(*kspace.shape, seed=4)).to(dtype), image.to(dtype)
 
 
-def _matrix(cine: CineSense) -> np.ndarray:
+def _matrix(cine: Sense) -> np.ndarray:
     """A of one series, from its columns."""
     shape = cine.mask.shape[2:]
     identity = torch.eye(math.prod(shape), dtype=torch.complex128).reshape(-1, 1, *shape)
@@ -70,13 +70,13 @@ def _casorati(series: Tensor, size: int) -> list[Tensor]:
     return [m.T for m in tiles.flatten(3).permute(1, 2, 0, 3).flatten(0, 1)]
 
 
-def _objective(cine: CineSense, kspace: Tensor, image: Tensor, lam: float, size: int) -> float:
+def _objective(cine: Sense, kspace: Tensor, image: Tensor, lam: float, size: int) -> float:
     fit = (cine.forward(image) - kspace).abs().square().sum() / 2
     ranks = sum(float(torch.linalg.svdvals(block).sum()) for block in _casorati(image[0], size))
     return float(fit) + lam * noise_singular_value((size, size), image.shape[1]) * ranks
 
 
-def _split_objective(cine: CineSense, kspace: Tensor, low: Tensor, sparse: Tensor, lam: float, ratio: float) -> float:
+def _split_objective(cine: Sense, kspace: Tensor, low: Tensor, sparse: Tensor, lam: float, ratio: float) -> float:
     fit = (cine.forward(low + sparse) - kspace).abs().square().sum() / 2
     weight = ratio * noise_singular_value(tuple(low.shape[2:]), low.shape[1])
     rank = torch.linalg.svdvals(low[0].flatten(1)).sum()
@@ -166,7 +166,7 @@ def test_a_series_does_not_depend_on_its_batch(solve: Any) -> None:
     cine, kspace = _tiny(batch=2, shape=(6, 7))
     kspace[1] *= 0.1
     both = solve(cine, kspace, 0.02, block=3)
-    alone = solve(CineSense(cine.coil_maps[1:], cine.mask), kspace[1:], 0.02, block=3)
+    alone = solve(Sense(cine.maps[1:], cine.mask, 2), kspace[1:], 0.02, block=3)
     torch.testing.assert_close(both.image[1:], alone.image, rtol=0, atol=1e-12)
     assert both.iterations[1] == alone.iterations[0]
 
@@ -174,7 +174,7 @@ def test_a_series_does_not_depend_on_its_batch(solve: Any) -> None:
 @pytest.mark.parametrize("method", [low_rank, low_rank_plus_sparse])
 def test_nothing_where_no_coil_sees_and_nothing_from_nothing(method: Any) -> None:
     cine, kspace, _ = _heart()
-    unseen = cine.coil_maps[0].abs().sum(0) == 0
+    unseen = cine.maps[0, :, 0].abs().sum(0) == 0
     assert unseen.any()
     assert not method(cine, kspace, 0.01, 5)[0][:, unseen].any()
     assert not method(cine, torch.zeros_like(kspace), 0.01, 5).any()

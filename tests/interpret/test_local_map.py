@@ -12,9 +12,9 @@ from convexrecon.errors import InputError
 from convexrecon.interpret.local_map import LocalMap, local_map
 from convexrecon.interpret.operator_norm import operator_norm
 from convexrecon.interpret.sensitivity import influence, noise_sensitivity
-from convexrecon.physics.cine_sense import CineSense
 from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
+from convexrecon.physics.sense import Sense
 from convexrecon.physics.trajectories import radial
 
 KINDS: list[Sequence[str]] = [("gated", "gated"), ("relu", "resnet"), ("modl", "gated")]
@@ -105,7 +105,7 @@ def test_fewer_blocks_and_none() -> None:
 
 def test_volumes_series_and_samples_off_the_grid() -> None:
     volume, measured = measurement((5, 8, 6))
-    cine = CineSense(volume.maps[:, :, 0], volume.mask)
+    cine = Sense(volume.maps[:, :, :1], volume.mask, 2)
     maps = measurement()[0].maps
     spokes = NonCartesianSense.along(radial((16, 14), shots=9).flatten(0, 1), maps, eps=1e-12)
     image = torch.randn(1, 16, 14, dtype=torch.complex128, generator=rng())
