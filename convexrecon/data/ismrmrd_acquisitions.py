@@ -101,7 +101,7 @@ def _raw(file: h5py.File, path: Path, select: dict[str, int], group: str) -> Raw
         )
     text = np.asarray(xml[()]).ravel()
     header = text[0] if text.size else b""
-    heads = records.fields("head")[:]
+    heads = _read_heads(records)
     noise = flagged(heads["flags"], (NOISE,))
     wanted = ~flagged(heads["flags"], NOT_IMAGING)
     for name, value in select.items():
@@ -145,6 +145,30 @@ def refuse_several(raw: RawAcquisitions, *counters: str) -> None:
                 f"{raw.path}: {counter} has values {values.tolist()[:8]}; expected one: select={{{counter!r}: "
                 f"{int(values[0])}}} takes the first"
             )
+
+
+def _read_heads(records: h5py.Dataset) -> NDArray[Any]:
+    """The heads alone, from the bytes of the file where they are not compressed.
+
+    HDF5 reads the samples too when asked for the heads, and HDF5 2.0 keeps all of them in memory then for good.
+    """
+    whole = records.id.get_type()
+    place = whole.get_member_index(b"head")
+    found, expected = whole.get_member_type(place).get_size(), records.dtype["head"].itemsize
+    if records.chunks is None or records.id.get_create_plist().get_nfilters() or found != expected or not len(records):
+        parts = [records[first : first + _AT_ONCE]["head"].copy() for first in range(0, len(records), _AT_ONCE)]
+        return np.concatenate(parts) if parts else np.zeros(0, records.dtype["head"])
+    record = np.dtype(
+        {
+            "names": ["head"],
+            "formats": [records.dtype["head"]],
+            "offsets": [whole.get_member_offset(place)],
+            "itemsize": whole.get_size(),
+        }
+    )
+    starts = range(0, len(records), records.chunks[0])
+    chunks = [np.frombuffer(records.id.read_direct_chunk((first,))[1], record)["head"] for first in starts]
+    return np.concatenate(chunks)[: len(records)]
 
 
 def _read_rows(records: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
