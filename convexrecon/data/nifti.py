@@ -46,7 +46,7 @@ def write_nifti(
         InputError: nibabel is not installed; another name; an array that is not as `axes` says, is empty or holds
             NaN or Inf; sizes that are not positive; an affine that is singular or of another shape.
     """
-    nibabel = _nibabel()
+    nibabel = require_nibabel()
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{path}: expected a name that ends in .nii or .nii.gz")
@@ -94,7 +94,8 @@ def _centred_affine(shape: tuple[int, ...], voxel_mm: tuple[float, float, float]
     return matrix
 
 
-def _nibabel() -> ModuleType:
+def require_nibabel() -> ModuleType:
+    """The package nibabel; InputError where it is not installed."""
     if importlib.util.find_spec("nibabel") is None:
         raise InputError("NIfTI files need nibabel, which is not installed: pip install 'convexrecon[nifti]'")
     return importlib.import_module("nibabel")
