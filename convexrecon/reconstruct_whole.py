@@ -8,12 +8,13 @@ from torch import Tensor
 
 from convexrecon.cascade import Cascade
 from convexrecon.data.dataset import undersample
-from convexrecon.data.fastmri import ScanInfo, read_kspace
 from convexrecon.data.prepared_files import Layout
+from convexrecon.data.scan import ReadSlice, Scan
 from convexrecon.data.slice_preparation import PreparationSettings, combined, crop_oversampling
 from convexrecon.data.volume_preparation import prepared_series, prepared_volume
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import calibration_extent, is_fully_sampled, sampling_mask
+from convexrecon.reconstruct_slices import LARGEST_CALIBRATION
 from convexrecon.seeding import derive_seed
 from convexrecon.training.config import RunSettings
 
@@ -36,30 +37,35 @@ class Whole:
 
 
 def reconstruct_whole(
-    cascade: Cascade, info: ScanInfo, layout: Layout, settings: RunSettings, device: torch.device, largest: int
+    cascade: Cascade,
+    info: Scan,
+    read: ReadSlice,
+    layout: Layout,
+    settings: RunSettings,
+    device: torch.device,
 ) -> Whole:
     """Reconstruct all slices or frames of a scan together.
 
     Args:
         cascade: of three image axes, on the device.
         info: of the scan.
+        read: its slices.
         layout: "volume" or "cine".
         settings: of the run, whose masks a fully sampled scan is undersampled with.
         device: where to compute.
-        largest: side of the calibration region, at most.
 
     Raises:
         InputError: a scan that cannot be read, no calibration region in its mask.
     """
-    frames = _sampled(info, layout)
+    frames = _sampled(info, read, layout)
     retrospective = all(is_fully_sampled(frame) for frame in frames)
-    crops = bool((frames == frames[:, :1]).all())
+    crops = layout == "cine" and bool((frames == frames[:, :1]).all())
     rows = min(info.recon_size[0], info.shape[2]) if crops else info.shape[2]
     mask = _mask(info, layout, settings, frames, rows, retrospective=retrospective)
     masks = mask if mask.ndim == 3 else mask.expand(info.shape[0], -1, -1)
 
     def full(index: int) -> Tensor:
-        kspace = torch.from_numpy(read_kspace(info.path, index)).to(device)
+        kspace = torch.from_numpy(read(index)).to(device)
         return crop_oversampling(kspace, rows) if crops else kspace
 
     def measured(index: int) -> Tensor:
@@ -67,11 +73,12 @@ def reconstruct_whole(
 
     try:
         extent = calibration_extent(masks.amax(0))
-        limited = (min(extent[0], largest), min(extent[1], largest))
+        limited = (min(extent[0], LARGEST_CALIBRATION), min(extent[1], LARGEST_CALIBRATION))
         options = PreparationSettings(espirit_kernel=min(PreparationSettings().espirit_kernel, *limited))
         prepared = prepared_series if layout == "cine" else prepared_volume
         parts = list(prepared(info, options, measured, calibration=limited, crop_readout=False))
-        kspace, maps = (torch.stack([part[k] for part in parts], 1) for k in (0, 1))
+        kspace = torch.stack([part[0] for part in parts], 1)
+        maps = parts[0][1].unsqueeze(1) if layout == "cine" else torch.stack([part[1] for part in parts], 1)
         batch = undersample(kspace, maps, mask.to(device), volume=info.volume)
     except InputError as error:
         message = str(error)
@@ -82,15 +89,16 @@ def reconstruct_whole(
     spent = time.perf_counter() - started
     reference = None
     if retrospective:
-        reference = torch.stack([combined(full(index), maps[:, index]).cpu() for index in range(info.shape[0])])
+        of_slices = maps.expand(kspace.shape).unbind(1)
+        reference = torch.stack([combined(full(index), m).cpu() for index, m in enumerate(of_slices)])
     return Whole(image, reference, mask, spent)
 
 
-def _sampled(info: ScanInfo, layout: Layout) -> Tensor:
+def _sampled(info: Scan, read: ReadSlice, layout: Layout) -> Tensor:
     """The samples that the file has, (t, y, x) or (1, y, x) bool, centred: its own mask, or what is not zero."""
     if info.mask is not None:
         return torch.from_numpy(info.mask).unsqueeze(0)
-    found = torch.stack([torch.from_numpy((read_kspace(info.path, k) != 0).any(0)) for k in range(info.shape[0])])
+    found = torch.stack([torch.from_numpy((read(k) != 0).any(0)) for k in range(info.shape[0])])
     frames = found if layout == "cine" else found.any(0, keepdim=True)
     if not bool(frames.flatten(1).any(1).all()):
         raise InputError(f"{info.path}: kspace is zero everywhere in a frame; expected measured samples")
@@ -98,7 +106,7 @@ def _sampled(info: ScanInfo, layout: Layout) -> Tensor:
 
 
 def _mask(
-    info: ScanInfo, layout: Layout, settings: RunSettings, frames: Tensor, rows: int, *, retrospective: bool
+    info: Scan, layout: Layout, settings: RunSettings, frames: Tensor, rows: int, *, retrospective: bool
 ) -> Tensor:
     """What is reconstructed from: the scan's own samples, or masks as in training; (y, x) or (t, y, x) float32."""
     if retrospective:

@@ -7,8 +7,8 @@ The readout is y, which the header calls x; the phase encode is x, which the hea
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,59 +17,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from convexrecon.data.ismrmrd_layout import parse_header
+from convexrecon.data.scan import Attribute, ReadSlice, Scan, check_index
 from convexrecon.errors import InputError
 
 PathLike = str | os.PathLike[str]
-Attribute = str | float | int
 
 _LAYOUT = "expected the fastMRI multi-coil layout: dataset 'kspace' (slice, coil, y, x) complex64"
 
 
-@dataclass(frozen=True, eq=False)
-class ScanInfo:
-    """Everything about a scan but its k-space.
-
-    Attributes:
-        path: the file.
-        volume: the file's stem, the name of the volume.
-        shape: (slices, coils, y, x) of `kspace`.
-        recon_size: (y, x) of the scanner's images, never larger than k-space: from `reconstruction_rss`, else
-            from the header, else the k-space size.
-        mask: (y, x) bool, centred, what was sampled; None where the file states none.
-        attributes: the file's scalar attributes.
-        header: the ISMRMRD header as XML bytes, or None.
-    """
-
-    path: Path
-    volume: str
-    shape: tuple[int, int, int, int]
-    recon_size: tuple[int, int]
-    mask: NDArray[np.bool_] | None
-    attributes: dict[str, Attribute]
-    header: bytes | None
-
-
-def find_scans(folder_or_file: PathLike) -> list[Path]:
-    """The scan files named by a path: the file itself, or every ``*.h5`` of the folder, sorted by name.
-
-    Raises:
-        InputError: nothing is there, or the folder holds no ``*.h5`` file.
-    """
-    path = Path(folder_or_file)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder; expected a .h5 file or a folder of them")
-    # A leading dot marks a file that is still being written.
-    scans = sorted(p for p in path.glob("*.h5") if p.is_file() and not p.name.startswith("."))
-    if not scans:
-        names = sorted(p.name for p in path.iterdir())
-        found = f"found {len(names)} other entries ({', '.join(names[:5])})" if names else "the folder is empty"
-        raise InputError(f"{path}: expected scan files *.h5 in the fastMRI multi-coil layout; {found}")
-    return scans
-
-
-def read_scan_info(path: PathLike) -> ScanInfo:
+def read_scan_info(path: PathLike) -> Scan:
     """Read and validate all of a scan but its k-space samples.
 
     Raises:
@@ -78,11 +35,11 @@ def read_scan_info(path: PathLike) -> ScanInfo:
             samples nothing.
     """
     path = Path(path)
-    with _open_scan(path) as file:
+    with open_scan_file(path) as file:
         kspace = _kspace_dataset(file, path)
         slices, coils, rows, columns = (int(n) for n in kspace.shape)
         header = _read_header(file)
-        return ScanInfo(
+        return Scan(
             path=path,
             volume=path.stem,
             shape=(slices, coils, rows, columns),
@@ -90,6 +47,8 @@ def read_scan_info(path: PathLike) -> ScanInfo:
             mask=_read_mask(file, path, (rows, columns)),
             attributes=_read_attributes(file),
             header=header,
+            samples=partial(_open_slices, path),
+            voxel_mm=_voxel(header, path),
         )
 
 
@@ -99,15 +58,25 @@ def read_kspace(path: PathLike, slice_index: int) -> NDArray[np.complex64]:
     Raises:
         InputError: as `read_scan_info`; no such slice; NaN or Inf in it.
     """
-    path = Path(path)
-    with _open_scan(path) as file:
-        kspace = _kspace_dataset(file, path)
-        if not 0 <= slice_index < kspace.shape[0]:
-            raise InputError(f"{path}: slice {slice_index} asked for; expected 0 to {kspace.shape[0] - 1}")
-        with np.errstate(over="ignore"):  # complex128 beyond float32 becomes Inf, refused below
-            samples = np.asarray(kspace[slice_index], dtype=np.complex64)
-    refuse_non_finite(samples, f"{path}: kspace of slice {slice_index}")
-    return samples
+    with _open_slices(Path(path)) as kspace:
+        return kspace(slice_index)
+
+
+@contextmanager
+def _open_slices(path: Path) -> Iterator[ReadSlice]:
+    with ExitStack() as stack:
+        # Not around the whole: errors of those who read slices are no errors of the file.
+        with _readable(path):
+            kspace = _kspace_dataset(stack.enter_context(h5py.File(path, "r")), path)
+
+        def read(index: int) -> NDArray[np.complex64]:
+            check_index(index, kspace.shape[0], path)
+            with _readable(path), np.errstate(over="ignore"):  # complex128 beyond float32 becomes Inf, refused below
+                samples = np.asarray(kspace[index], dtype=np.complex64)
+            refuse_non_finite(samples, f"{path}: kspace of slice {index}")
+            return samples
+
+        yield read
 
 
 def recon_size_from_header(xml: bytes | str) -> tuple[int, int] | None:
@@ -128,13 +97,18 @@ def recon_size_from_header(xml: bytes | str) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _open_scan(path: Path) -> Iterator[h5py.File]:
+def open_scan_file(path: Path) -> Iterator[h5py.File]:
     """Open for reading; whatever HDF5 cannot read becomes an InputError that names the file."""
+    with _readable(path), h5py.File(path, "r") as file:
+        yield file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; {_LAYOUT}")
     try:
-        with h5py.File(path, "r") as file:
-            yield file
+        yield
     except (OSError, RuntimeError, KeyError) as error:
         raise InputError(
             f"{path}: cannot be read as HDF5, truncated, damaged or another format ({error}); {_LAYOUT}"
@@ -146,7 +120,7 @@ def _kspace_dataset(file: h5py.File, path: Path) -> h5py.Dataset:
     if not isinstance(kspace, h5py.Dataset):
         raise InputError(
             f"{path}: no dataset 'kspace', found {sorted(file)}; {_LAYOUT} "
-            "(ISMRMRD raw data, as on mridata.org, and BART files are other layouts: convert them first)"
+            "(or an ISMRMRD file: group 'dataset' with 'xml' and 'data')"
         )
     if kspace.ndim == 3:
         raise InputError(
@@ -171,6 +145,20 @@ def _read_header(file: h5py.File) -> bytes | None:
     if isinstance(value, str):
         return value.encode()
     return bytes(value) if isinstance(value, bytes) else None
+
+
+def _voxel(header: bytes | None, path: Path) -> tuple[float, float, float] | None:
+    """(z, y, x) mm, of a header whose x and y are our y and x."""
+    if header is None:
+        return None
+    try:
+        encoding = parse_header(header, str(path))
+    except InputError:
+        return None  # of some files it is not complete, and only images for viewers ask for this
+    if encoding.encoded_mm is None:
+        return None
+    y, x, z = (mm / n for mm, n in zip(encoding.encoded_mm, encoding.encoded, strict=True))
+    return z, y, x
 
 
 def _recon_size(file: h5py.File, path: Path, header: bytes | None, shape: tuple[int, int, int]) -> tuple[int, int]:

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
-from convexrecon.data.fastmri import Attribute, PathLike, full_mask, recon_size_from_header, refuse_non_finite
+from convexrecon.data.fastmri import PathLike, full_mask, recon_size_from_header, refuse_non_finite
+from convexrecon.data.scan import Attribute
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import centred_ifft, crop_centre
 

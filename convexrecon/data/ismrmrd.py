@@ -19,12 +19,11 @@ from convexrecon.data.ismrmrd_acquisitions import (
     RawAcquisitions,
     encoding_of,
     open_acquisitions,
-    places,
-    refuse_several,
 )
-from convexrecon.data.ismrmrd_layout import REVERSE, Encoding, flagged
+from convexrecon.data.ismrmrd_layout import Encoding
+from convexrecon.data.ismrmrd_lines import LinePlaces, line_places, placed_readouts
 from convexrecon.errors import InputError
-from convexrecon.physics.fourier import centred_fft, centred_ifft, crop_centre
+from convexrecon.physics.fourier import centred_fft, centred_ifft
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +81,8 @@ def read_cartesian(
     """
     with open_acquisitions(path, select=select, group=group) as raw:
         encoding = encoding_of(raw)
-        if encoding.trajectory != "cartesian":
-            raise InputError(
-                f"{raw.path}: the header says trajectory {encoding.trajectory!r}; expected 'cartesian' (others are "
-                "read by ismrmrd_samples.read_samples)"
-            )
-        refuse_several(raw, "contrast", "set")
-        lines, counts = _sort_lines(raw, encoding, time, remove_oversampling)
+        placed = line_places(raw, encoding, time=time, remove_oversampling=remove_oversampling)
+        lines, counts = _sort_lines(raw, placed)
         noise = raw.noise()
     # (B, t, phase 1, phase 2, C, readout) -> (B, C, t, readout, phase 1, phase 2), and without axes of length one.
     kspace, sampled = lines.transpose(0, 4, 1, 5, 2, 3), counts.transpose(0, 4, 1, 5, 2, 3) > 0
@@ -136,92 +130,20 @@ def encode_slices(kspace: NDArray[np.complex64], *, alternate: bool = False) -> 
     return centred_fft(last, 1).numpy()[None]
 
 
-def _sort_lines(
-    raw: RawAcquisitions, encoding: Encoding, time: str | None, remove_oversampling: bool
-) -> tuple[NDArray[np.complex64], NDArray[np.uint16]]:
+def _sort_lines(raw: RawAcquisitions, placed: LinePlaces) -> tuple[NDArray[np.complex64], NDArray[np.uint16]]:
     """Means (B, t, N_1, N_2, C, n) of lines, and how many samples each is of, (B, t, N_1, N_2, 1, n)."""
-    length, first, second = encoding.encoded
-    kept = encoding.kept_readout if remove_oversampling else length
-    coils = np.unique(raw.heads["active_channels"])
-    if len(coils) > 1:
-        raise InputError(f"{raw.path}: acquisitions of {coils.tolist()} coils; expected one number")
-    slices, slice_count = places(raw, "slice")
-    frames, frame_count = places(raw, _time_counter(raw, time))
-    grid = (slice_count, frame_count, first, second)
-    steps = [_steps(raw, axis, size, encoding.centers[axis]) for axis, size in enumerate((first, second))]
-    where = np.ravel_multi_index((slices, frames, *steps), grid)
-    total = np.zeros((int(np.prod(grid)), int(coils[0]), kept), np.complex64)
-    counts = np.zeros((len(total), 1, kept), np.uint16)
+    grid = placed.grid
+    total = np.zeros((int(np.prod(grid)), placed.coils, placed.kept), np.complex64)
+    counts = np.zeros((len(total), 1, placed.kept), np.uint16)
     for part, data, _ in raw.samples():
-        lines, sampled = _place_readouts(raw, part, data, length, kept)
-        if len(np.unique(where[part])) == len(lines):
-            total[where[part]] += lines
-            counts[where[part]] += sampled
+        lines, sampled = placed_readouts(raw, part, data, placed.length, placed.kept)
+        where = placed.where[part]
+        if len(np.unique(where)) == len(lines):
+            total[where] += lines
+            counts[where] += sampled
         else:
-            np.add.at(total, where[part], lines)
-            np.add.at(counts, where[part], sampled)
+            np.add.at(total, where, lines)
+            np.add.at(counts, where, sampled)
     total /= np.maximum(counts, 1)
     refuse_non_finite(total, f"{raw.path}: k-space")
     return total.reshape(*grid, *total.shape[1:]), counts.reshape(*grid, *counts.shape[1:])
-
-
-def _place_readouts(
-    raw: RawAcquisitions, part: slice, data: list[NDArray[np.complex64]], length: int, kept: int
-) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
-    """Readouts (n, C, kept) of one length, reversed ones turned, and which samples were measured, (n, 1, kept)."""
-    heads = raw.heads[part]
-    reverse = flagged(heads["flags"], (REVERSE,))
-    lines = np.zeros((len(data), len(data[0]), length), np.complex64)
-    sampled = np.zeros((len(data), 1, length), np.bool_)
-    for index, samples in enumerate(data):
-        before, after = int(heads["discard_pre"][index]), int(heads["discard_post"][index])
-        good = samples[:, before : samples.shape[1] - after]
-        centre = int(heads["center_sample"][index]) - before
-        if reverse[index]:
-            good, centre = good[:, ::-1], good.shape[1] - 1 - centre
-        # Converters disagree about the centre of complete readouts, and need not say it.
-        start = 0 if good.shape[1] == length else length // 2 - centre
-        stop = start + good.shape[1]
-        if start < 0 or stop > length or stop == start:
-            raise InputError(
-                f"{raw.path}: acquisition {raw.rows[part][index]} has {good.shape[1]} samples with its centre at "
-                f"{centre}; expected at most {length}, centre at {length // 2}, as the header's encoded matrix"
-            )
-        lines[index, :, start:stop] = good
-        sampled[index, :, start:stop] = True
-    if kept == length:
-        return lines, sampled
-    frequencies = np.round((np.arange(kept) - kept // 2) * (length / kept)).astype(np.int64) + length // 2
-    sampled = sampled[..., np.clip(frequencies, 0, length - 1)]
-    images = crop_centre(centred_ifft(torch.from_numpy(lines), 1), (kept,))
-    # Orthonormal transforms of other lengths: noise keeps its level.
-    return centred_fft(images, 1).numpy() * sampled, sampled
-
-
-def _steps(raw: RawAcquisitions, axis: int, size: int, center: int | None) -> NDArray[np.int64]:
-    name = f"kspace_encode_step_{axis + 1}"
-    found = raw.heads["idx"][name].astype(np.int64)
-    steps = found - (size // 2 if center is None or size == 1 else center) + size // 2
-    if size == 1 and len(np.unique(found)) == 1:
-        return np.zeros_like(found)
-    if steps.min() < 0 or steps.max() >= size:
-        raise InputError(
-            f"{raw.path}: {name} from {found.min()} to {found.max()} with centre {center}; expected to fit the "
-            f"header's encoded matrix of {size}"
-        )
-    return steps
-
-
-def _time_counter(raw: RawAcquisitions, time: str | None) -> str:
-    if time not in (None, "phase", "repetition"):
-        raise InputError(f"time: {time!r}; expected 'phase', 'repetition' or None")
-    several = [name for name in ("phase", "repetition") if places(raw, name)[1] > 1]
-    others = [name for name in several if name != time]
-    if time is not None:
-        refuse_several(raw, *others)
-        return time
-    if len(several) > 1:
-        raise InputError(
-            f"{raw.path}: both phase and repetition have several values; expected time and select to say which"
-        )
-    return several[0] if several else "phase"

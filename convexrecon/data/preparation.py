@@ -1,8 +1,9 @@
 """Scanner files to prepared volumes: coil sensitivities once, SENSE targets, readout cropped, all cached."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +14,25 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
-from convexrecon.data.fastmri import ScanInfo, find_scans, read_scan_info
 from convexrecon.data.ismrmrd_samples import Units
 from convexrecon.data.prepared_files import PREPARED_FORMAT as PREPARED_FORMAT
 from convexrecon.data.prepared_files import Layout, checked_layout
+from convexrecon.data.scan import Axis, Scan
+from convexrecon.data.scans import find_scans, open_scan
 from convexrecon.data.shot_preparation import has_trajectory, prepare_shots, shots_stamp
 from convexrecon.data.slice_preparation import PreparationSettings as PreparationSettings
 from convexrecon.data.slice_preparation import crop_oversampling as crop_oversampling
 from convexrecon.data.slice_preparation import prepare_slice as prepare_slice
-from convexrecon.data.volume_preparation import Parts, Read, named, prepared_series, prepared_volume, reader
+from convexrecon.data.volume_preparation import (
+    Parts,
+    Read,
+    filled_slices,
+    named,
+    prepared_series,
+    prepared_volume,
+    reader,
+    unless_empty,
+)
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import detect_mask, is_fully_sampled, missing_samples
 
@@ -47,6 +58,7 @@ def prepare(
     settings: PreparationSettings,
     *,
     layout: Layout | None = None,
+    readout: Axis | None = None,
     units: Units | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -57,14 +69,18 @@ def prepare(
     ``OUT/<volume>.h5`` holds `kspace` (slice, coil, y, x), centred, its readout y cropped in image space to
     the recon size; `maps` of the same shape; `target` (slice, y, x) = sum_c conj(maps) F^-1 k; and as
     attributes the settings, the source and the recon size. A volume appears when it is complete, and memory
-    holds one slice. One process at a time may write to a folder.
+    holds one slice; scans in three dimensions and ISMRMRD files are sorted on disk first, once. One process at a
+    time may write to a folder.
 
     Args:
-        source: fully sampled fastMRI-style file, or folder of them.
+        source: fully sampled scan, or folder of them, of any format of `data.scans`.
         out: folder for the prepared volumes, not that of the scans.
         settings: how sensitivities are estimated.
         layout: what the slices of a file are: "slices", a "volume" whose fully sampled readout is the slice axis and
-            is transformed already, or the frames of a "cine"; None for what each file's attribute `layout` says.
+            is transformed already, or the frames of a "cine"; None for what each file says, which is "slices" where
+            it says nothing. Of a scan in three dimensions the places along its readout become a volume, or the
+            slices, those that hold an object.
+        readout: of scans in three dimensions, see `scans.open_scan`.
         units: of coordinates of ISMRMRD files with trajectories, which `shot_preparation` prepares; None where they can
             be told.
         device: where to compute.
@@ -84,7 +100,7 @@ def prepare(
     along_shots = [scan for scan in scans if has_trajectory(scan)]
     if along_shots and layout is not None:
         raise InputError(f"{along_shots[0]}: layout {layout!r} asked for of a scan along a trajectory; expected none")
-    infos = [read_scan_info(scan) for scan in scans if scan not in along_shots]
+    infos = [open_scan(scan, readout) for scan in scans if scan not in along_shots]
     layouts = {info.volume: layout_of(info, layout) for info in infos}
     states = {
         info.volume: _state(folder / f"{info.volume}.h5", _stamp(info, settings, layouts[info.volume]))
@@ -110,10 +126,13 @@ def prepare(
     )
 
 
-def layout_of(info: ScanInfo, layout: Layout | None = None) -> Layout:
+def layout_of(info: Scan, layout: Layout | None = None) -> Layout:
     """What a scan's slices are: `layout`, else what its attribute of that name says, else "slices"."""
     stated = layout or info.attributes.get("layout", "slices")
-    return checked_layout(stated, f"{info.path}: attribute layout")
+    chosen = checked_layout(stated, f"{info.path}: attribute layout")
+    if chosen == "cine" and info.volumetric:
+        raise InputError(f"{info.path}: layout 'cine' of a scan in three dimensions; expected 'slices' or 'volume'")
+    return chosen
 
 
 def is_prepared(path: Path | str) -> bool:
@@ -126,27 +145,25 @@ def is_prepared(path: Path | str) -> bool:
 
 
 def _prepare_volume(
-    info: ScanInfo, path: Path, settings: PreparationSettings, layout: Layout, device: torch.device, bar: "tqdm[Any]"
+    info: Scan, path: Path, settings: PreparationSettings, layout: Layout, device: torch.device, bar: "tqdm[Any]"
 ) -> None:
     for leftover in path.parent.glob(f".{path.stem}.*.partial{path.suffix}"):
         leftover.unlink(missing_ok=True)  # of a run that was killed; see `atomic_path`
     if info.mask is not None:
         _refuse_undersampled(torch.from_numpy(info.mask), f"{info.path}: its mask")
     slices, coils, rows, columns = info.shape
-    shape = (slices, coils, min(rows, info.recon_size[0]), columns)
-    makers = {"slices": _prepared_slices, "volume": prepared_volume, "cine": prepared_series}
-
-    def check(kspace: Tensor) -> None:
-        # Beside the object a volume may hold nothing.
-        if layout != "volume" or bool(kspace.any()):
-            _refuse_undersampled(detect_mask(kspace), "k-space")
-
-    read = reader(info, device, check)
+    # Phase encodes, which y is of a volume, are not oversampled as readouts are.
+    crops = layout != "volume" and not info.volumetric
+    shape = (slices, coils, min(rows, info.recon_size[0]) if crops else rows, columns)
     sizes = {"kspace": shape, "maps": shape[1:] if layout == "cine" else shape, "target": (slices, *shape[2:])}
-    with atomic_hdf5(path) as file:
-        stores = {name: file.create_dataset(name, size, "c8", chunks=(1, *size[1:])) for name, size in sizes.items()}
+    with info.samples() as kspace, atomic_hdf5(path) as file:
+        read = reader(info, kspace, device, partial(_check_sampled, info, layout))
+        stores = {
+            name: file.create_dataset(name, size, "c8", chunks=(1, *size[1:]), maxshape=(None, *size[1:]))
+            for name, size in sizes.items()
+        }
         occupied = []
-        for index, parts in enumerate(makers[layout](info, settings, read)):
+        for index, parts in enumerate(_makers(layout)(info, settings, read, crop_readout=crops)):
             for (name, store), part in zip(stores.items(), parts, strict=True):
                 if name == "maps" and layout == "cine":
                     if index == 0:
@@ -156,17 +173,34 @@ def _prepare_volume(
             if bool(parts[1].any()):
                 occupied.append(index)
             bar.update()
+        if layout == "slices" and len(occupied) < slices:
+            for store in stores.values():
+                store.resize(len(occupied), axis=0)
+            bar.update(slices - len(occupied))
         file.attrs.update(_stamp(info, settings, layout))
         if layout == "volume":
             file.attrs["occupied"] = (occupied[0], occupied[-1] + 1)
 
 
-def _prepared_slices(info: ScanInfo, settings: PreparationSettings, read: Read) -> Iterator[Parts]:
-    """As `prepared_volume` of slices that have nothing to do with each other."""
-    for index in range(info.shape[0]):
-        kspace = read(index)
-        with named(info, index):
-            yield prepare_slice(kspace, info.recon_size, settings)
+def _makers(layout: Layout) -> Callable[..., Iterator[Parts]]:
+    return {"slices": _prepared_slices, "volume": prepared_volume, "cine": prepared_series}[layout]
+
+
+def _prepared_slices(info: Scan, settings: PreparationSettings, read: Read, *, crop_readout: bool) -> Iterator[Parts]:
+    """As `prepared_volume` of slices that have nothing to do with each other; beside an object there are none."""
+    for index in filled_slices(info, read) if info.volumetric else range(info.shape[0]):
+        prepare = partial(prepare_slice, read(index), info.recon_size, settings, crop_readout=crop_readout)
+        if not info.volumetric:
+            with named(info, index):
+                yield prepare()
+        elif (parts := unless_empty(info, index, prepare)) is not None:
+            yield parts
+
+
+def _check_sampled(info: Scan, layout: Layout, kspace: Tensor) -> None:
+    # Beside the object a volume may hold nothing.
+    if (layout != "volume" and not info.volumetric) or bool(kspace.any()):
+        _refuse_undersampled(detect_mask(kspace), "k-space")
 
 
 def _refuse_undersampled(mask: Tensor, what: str) -> None:
@@ -180,7 +214,7 @@ def _refuse_undersampled(mask: Tensor, what: str) -> None:
         )
 
 
-def _stamp(info: ScanInfo, settings: PreparationSettings, layout: Layout) -> dict[str, Any]:
+def _stamp(info: Scan, settings: PreparationSettings, layout: Layout) -> dict[str, Any]:
     status = info.path.stat()
     return {
         "format": PREPARED_FORMAT,
@@ -190,6 +224,7 @@ def _stamp(info: ScanInfo, settings: PreparationSettings, layout: Layout) -> dic
         "source_time": status.st_mtime_ns,
         "recon_size": list(info.recon_size),
         "layout": layout,
+        **({"readout": info.attributes.get("readout", "z")} if info.volumetric else {}),
     }
 
 

@@ -48,6 +48,10 @@ class PreparationSettings:
                 raise InputError(f"{name}: found {getattr(self, name)}; expected a number from 0 to 1")
 
 
+class EmptySliceError(InputError):
+    """No pixel of a slice has a coil sensitivity."""
+
+
 def prepare_slice(
     kspace: Tensor,
     recon_size: tuple[int, int],
@@ -72,7 +76,7 @@ def prepare_slice(
 
     Raises:
         InputError: the calibration region does not fit, is too small, zero or not finite, or no pixel has a
-            sensitivity.
+            sensitivity (`EmptySliceError`).
     """
     if crop_readout:
         kspace = crop_oversampling(kspace, recon_size[0])
@@ -101,7 +105,7 @@ def prepare_slice(
     else:
         maps = walsh(region, shape, virtual=virtual)[0]
     if not bool(maps.any()):
-        raise InputError(
+        raise EmptySliceError(
             "no pixel has a coil sensitivity (is the slice empty, or noise alone?); expected an object. Leave the "
             f"slice out, or lower espirit_crop, now {settings.espirit_crop:g}"
         )

@@ -7,8 +7,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from convexrecon.data.fastmri import ScanInfo, read_kspace
-from convexrecon.data.slice_preparation import PreparationSettings, combined, crop_oversampling, prepare_slice
+from convexrecon.data.scan import ReadSlice, Scan
+from convexrecon.data.slice_preparation import (
+    EmptySliceError,
+    PreparationSettings,
+    combined,
+    crop_oversampling,
+    prepare_slice,
+)
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import crop_centre
 from convexrecon.physics.sensitivity_maps import virtual_coil
@@ -23,7 +29,7 @@ Read = Callable[[int], Tensor]
 
 
 def prepared_volume(
-    info: ScanInfo,
+    info: Scan,
     settings: PreparationSettings,
     read: Read,
     *,
@@ -46,33 +52,41 @@ def prepared_volume(
     Raises:
         InputError: no slice has signal, or what `prepare_slice` refuses.
     """
-    peaks = torch.stack([read(index).abs().max().cpu() for index in range(info.shape[0])])
-    if not bool(peaks.max() > 0):
-        raise InputError(f"{info.path}: kspace is zero everywhere; expected measured samples")
-    filled = (peaks > EMPTY_SLICE * peaks.max()).nonzero().squeeze(1).tolist()
+    filled = filled_slices(info, read)
     prepare = partial(
         prepare_slice, recon_size=info.recon_size, settings=settings, calibration=calibration, crop_readout=crop_readout
     )
     step = max(len(filled) // PHASE_SLICES, 1)
     maps, centres = [], []
     for index in filled[step // 2 :: step]:
-        with named(info, index):
-            kspace, found, _ = prepare(read(index))
-        maps.append(found)
-        centres.append(crop_centre(kspace, calibration or (settings.calibration, settings.calibration)))
+        parts = unless_empty(info, index, partial(prepare, read(index)))
+        if parts is not None:
+            maps.append(parts[1])
+            centres.append(crop_centre(parts[0], calibration or (settings.calibration, settings.calibration)))
+    if not maps:
+        raise InputError(f"{info.path}: no slice has coil sensitivities; expected an object")
     virtual = virtual_coil(torch.stack(maps), torch.stack(centres))
     for index in range(info.shape[0]):
         kspace = read(index)
         if index in filled:
-            with named(info, index):
-                yield prepare(kspace, virtual=virtual)
-            continue
+            parts = unless_empty(info, index, partial(prepare, kspace, virtual=virtual))
+            if parts is not None:
+                yield parts
+                continue
         kspace = crop_oversampling(kspace, info.recon_size[0]) if crop_readout else kspace
         yield kspace, torch.zeros_like(kspace), torch.zeros_like(kspace[0])
 
 
+def filled_slices(info: Scan, read: Read) -> list[int]:
+    """The slices of a volume that hold an object; InputError where none has a signal."""
+    peaks = torch.stack([read(index).abs().max().cpu() for index in range(info.shape[0])])
+    if not bool(peaks.max() > 0):
+        raise InputError(f"{info.path}: kspace is zero everywhere; expected measured samples")
+    return list((peaks > EMPTY_SLICE * peaks.max()).nonzero().squeeze(1).tolist())
+
+
 def prepared_series(
-    info: ScanInfo,
+    info: Scan,
     settings: PreparationSettings,
     read: Read,
     *,
@@ -98,23 +112,32 @@ def prepared_series(
         yield kspace, maps, combined(kspace, maps)
 
 
-def reader(info: ScanInfo, device: torch.device, check: Callable[[Tensor], None]) -> Read:
+def reader(info: Scan, kspace: ReadSlice, device: torch.device, check: Callable[[Tensor], None]) -> Read:
     """Reads a slice, k-space (C, y, x), onto the device, after a check that may refuse it."""
 
     def read(index: int) -> Tensor:
-        kspace = torch.from_numpy(read_kspace(info.path, index)).to(device)
+        samples = torch.from_numpy(kspace(index)).to(device)
         with named(info, index):
-            check(kspace)
-        return kspace
+            check(samples)
+        return samples
 
     return read
 
 
+def unless_empty(info: Scan, index: int, prepare: Callable[[], Parts]) -> Parts | None:
+    """What `prepare` makes of slice `index`, or None: towards its ends an object may be too little for maps."""
+    try:
+        with named(info, index):
+            return prepare()
+    except EmptySliceError:
+        return None
+
+
 @contextmanager
-def named(info: ScanInfo, index: int | None) -> Iterator[None]:
+def named(info: Scan, index: int | None) -> Iterator[None]:
     """Errors with the file and the slice, or the mean of all of them, that they are about."""
     try:
         yield
     except InputError as error:
         what = "mean over time" if index is None else f"slice {index}"
-        raise InputError(f"{info.path}: {what}: {error}") from None
+        raise type(error)(f"{info.path}: {what}: {error}") from None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from convexrecon.data.fastmri import find_scans, read_kspace, read_scan_info, recon_size_from_header
+from convexrecon.data.fastmri import read_kspace, read_scan_info, recon_size_from_header
 from convexrecon.data.fastmri_writing import ismrmrd_header, write_scan
 from convexrecon.errors import InputError
 
@@ -189,17 +189,3 @@ def test_slices_out_of_range_are_refused(tmp_path: Path, index: int) -> None:
     write_scan(tmp_path / "a.h5", random_kspace(3, 2, 6, 5))
     with pytest.raises(InputError, match="expected 0 to 2"):
         read_kspace(tmp_path / "a.h5", index)
-
-
-def test_find_scans(tmp_path: Path) -> None:
-    for name in ("b.h5", "a.h5", ".c.123.partial.h5", "notes.txt"):
-        (tmp_path / name).write_bytes(b"")
-    assert find_scans(tmp_path) == [tmp_path / "a.h5", tmp_path / "b.h5"]
-    assert find_scans(tmp_path / "b.h5") == [tmp_path / "b.h5"]
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "x.cfl").write_bytes(b"")
-    for folder, said in (("empty", "empty"), ("other", "x.cfl"), ("missing", "no such file or folder")):
-        with pytest.raises(InputError, match=said) as caught:
-            find_scans(tmp_path / folder)
-        assert str(tmp_path / folder) in str(caught.value)

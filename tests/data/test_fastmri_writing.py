@@ -11,8 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from convexrecon.data.fastmri import find_scans, read_kspace, read_scan_info
+from convexrecon.data.fastmri import read_kspace, read_scan_info
 from convexrecon.data.fastmri_writing import ScanWriter, ismrmrd_header, root_sum_of_squares, write_scan
+from convexrecon.data.scans import find_scans
 from convexrecon.errors import InputError
 
 
