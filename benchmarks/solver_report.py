@@ -1,4 +1,4 @@
-"""Tables and figure of `solvers.py`."""
+"""Tables and figure of `solver_comparison.py`."""
 
 from itertools import accumulate
 from pathlib import Path

@@ -9,27 +9,21 @@ trains the convex and the end-to-end cascade with five seeds and three batch siz
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import torch
+from scored_runs import Row, scored_run
 
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
-from convexrecon.evaluate.compare import evaluate_runs
-from convexrecon.evaluate.training_cost import training_rows
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
 from convexrecon.training.descent_settings import DescentSettings
-from convexrecon.training.run_folder import RunFolder
-from convexrecon.training.train import train
 
-Row = dict[str, Any]
 BATCH_SIZES = (1, 2, 6)
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -74,30 +68,6 @@ def data(given: argparse.Namespace) -> Path:
     return Path(given.out) / "prepared"
 
 
-def trained(settings: RunSettings, prepared: Path, folder: Path) -> Row:
-    """Train, or take what is trained, and score it on the test slices."""
-    result = folder / "row.json"
-    if not result.exists():
-        train(settings, prepared / "train", folder, validation=prepared / "validation", progress=False)
-        run = RunFolder(folder)
-        evaluation = evaluate_runs([run], prepared / "test", baselines=False, pictures=0, progress=False)
-        rows, summary = run.read_metrics(), run.read_summary()
-        scores = next(iter(evaluation.summary.values()))
-        row = {
-            "validation PSNR": max(r["psnr_validation"] for r in rows),
-            "test PSNR": scores["psnr"],
-            "test SSIM": scores["ssim"],
-            "training s": summary["training_seconds"],
-            "activations MB": max((r.get("activations_mb") or 0.0) for r in rows),
-            "objective": rows[-1].get("objective", rows[-1].get("loss")),
-        }
-        result.write_text(json.dumps(row))
-    found: Row = json.loads(result.read_text())
-    print(folder.name, {key: value for key, value in found.items() if key != "curve"}, flush=True)
-    points = [(row["seconds"], row["psnr_validation"]) for row in training_rows(RunFolder(folder))]
-    return found | {"curve": [(seconds, score) for seconds, score in points if score is not None]}
-
-
 def compare_methods(given: argparse.Namespace) -> Iterator[tuple[str, list[Row]]]:
     """Every method with every training seed, and the convex cascade fine-tuned from where it ended."""
     prepared = data(given)
@@ -107,7 +77,7 @@ def compare_methods(given: argparse.Namespace) -> Iterator[tuple[str, list[Row]]
         rows = []
         for seed in SEEDS[: given.seeds]:
             folder = given.out / name.replace(", ", "_").replace(" ", "_") / f"seed_{seed}"
-            rows.append(trained(replace(settings, training_seed=seed), prepared, folder))
+            rows.append(scored_run(replace(settings, training_seed=seed), prepared, folder))
         yield name, rows
     start = given.out / "convex"
     if start.exists() and (not given.methods or "convex, then end to end" in given.methods):
@@ -115,7 +85,7 @@ def compare_methods(given: argparse.Namespace) -> Iterator[tuple[str, list[Row]]
         for seed in SEEDS[: given.seeds]:
             tuned = replace(base(given).descent, learning_rate=3e-4, warmup=0.2, start_run=str(start / f"seed_{seed}"))
             settings = replace(base(given), method="end_to_end", descent=tuned, training_seed=seed)
-            rows.append(trained(settings, prepared, given.out / "convex_then_end_to_end" / f"seed_{seed}"))
+            rows.append(scored_run(settings, prepared, given.out / "convex_then_end_to_end" / f"seed_{seed}"))
         yield "convex, then end to end", rows
 
 
@@ -127,7 +97,7 @@ def spread(given: argparse.Namespace) -> Iterator[tuple[str, list[Row]]]:
         for batch in BATCH_SIZES:
             for seed in SEEDS[: given.seeds]:
                 settings = replace(methods(given)[method], batch_size=batch, training_seed=seed)
-                row = trained(settings, prepared, given.out / f"{method}_batch_{batch}" / f"seed_{seed}")
+                row = scored_run(settings, prepared, given.out / f"{method}_batch_{batch}" / f"seed_{seed}")
                 rows.append({**row, "batch": batch, "seed": seed})
         yield method, rows
 

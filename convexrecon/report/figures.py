@@ -48,7 +48,7 @@ def certificates(blocks: Sequence[Row]) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, draw in zip(axes, shown, strict=False):
         draw(ax, blocks)
-        _clean(ax)
+        clean_axes(ax)
         ax.set_xlim(0.5, max(len(blocks), 1) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
         ax.set_xlabel("block")
@@ -82,7 +82,7 @@ def training_curve(curves: Mapping[str, Sequence[Row]], levels: Mapping[str, flo
                 fontsize=9,
                 color="#444444",
             )
-    _clean(ax)
+    clean_axes(ax)
     if curves:
         # Above the axes: inside, it would meet a curve or a level sooner or later.
         ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
@@ -107,11 +107,11 @@ def quality_and_cost(curves: Mapping[str, Sequence[Row]], costs: Mapping[str, Ro
             spans.append(float(memory))
     if spans and max(spans) > 5 * min(spans):
         over_memory.set_xscale("log")
-        _plain_ticks(over_memory.xaxis)
+        plain_ticks(over_memory.xaxis)
     over_memory.margins(x=0.12)
     over_memory.set_xlabel("memory of the tensors of a training step (MB)")
     for ax in (over_time, over_memory):
-        _clean(ax)
+        clean_axes(ax)
     handles, labels = over_time.get_legend_handles_labels()
     if labels:
         figure.legend(handles, labels, frameon=False, loc="outside upper left", ncols=min(6, len(labels)))
@@ -137,7 +137,7 @@ def method_summary(scores: Sequence[SliceScore]) -> Figure:
             ax.barh(position, high - low, left=low, height=0.5, fill=False, edgecolor="#444444")
             ax.plot([median, median], [position - 0.25, position + 0.25], color="black", linewidth=2)
         ax.set_xlabel(label)
-        _clean(ax)
+        clean_axes(ax)
         ax.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(methods)), methods)
     axes[0].set_ylim(len(methods) - 0.5, -0.5)
@@ -160,7 +160,7 @@ def _draw_curves(ax: Any, curves: Mapping[str, Sequence[Row]]) -> None:
             spans += [value for value in seconds if value > 0]
     if spans and max(spans) > 20 * min(spans):
         ax.set_xscale("log")
-        _plain_ticks(ax.xaxis)
+        plain_ticks(ax.xaxis)
     ax.set_xlabel("seconds of training")
     ax.set_ylabel("validation PSNR (dB)")
 
@@ -225,7 +225,7 @@ def _lam_panel(ax: Any, blocks: Sequence[Row]) -> None:
     if min(values) > 0:
         ax.set_yscale("log")
         ax.set_ylim(min(values) / 2, max(values) * 2)
-        _plain_ticks(ax.yaxis)
+        plain_ticks(ax.yaxis)
     ax.set_title("λ of data consistency")
 
 
@@ -241,14 +241,15 @@ def _series(blocks: Sequence[Row], key: str) -> tuple[list[int], list[float]]:
     return [index for index, _ in pairs], [value for _, value in pairs]
 
 
-def _plain_ticks(axis: Any) -> None:
+def plain_ticks(axis: Any) -> None:
     """Ticks of a log axis at 1, 2, 5 times powers of ten, as plain numbers."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _clean(ax: Any) -> None:
+def clean_axes(ax: Any) -> None:
+    """The house style of axes: no frame at the top and right, a light grid behind, small titles and ticks."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color="#e6e6e6", linewidth=0.8)
     ax.set_axisbelow(True)

@@ -32,6 +32,8 @@ th:first-child, td:first-child { text-align: left; }
 tbody th { font-weight: 500; }
 thead th { border-bottom: 2px solid #999; font-weight: 600; }
 td.best { font-weight: 700; }
+table.wrapped { font-size: .88rem; }
+table.wrapped th, table.wrapped td { text-align: left; vertical-align: top; white-space: normal; min-width: 5rem; }
 table.settings td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 ul.definitions { color: #555; font-size: .87rem; padding-left: 1.1rem; margin-top: .3rem; }
 figure { margin: 1.4rem 0; }
@@ -45,6 +47,15 @@ class Picture:
     """A figure and its caption; the caption is also the text for those who cannot see it."""
 
     figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A PNG that was drawn before, the width to show it at in CSS pixels, and its caption."""
+
+    png: bytes
+    width: int
     caption: str
 
 
@@ -63,7 +74,7 @@ class Section:
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[str] = field(default=())
-    pictures: Sequence[Picture | Animation] = ()
+    pictures: Sequence[Picture | StoredPicture | Animation] = ()
 
 
 def write_report(
@@ -86,6 +97,9 @@ def write_report(
                     temporary.write_bytes(picture.gif)
                 continue
             with atomic_path(Path(figures) / f"{name}_{number}.png") as temporary:
+                if isinstance(picture, StoredPicture):
+                    temporary.write_bytes(picture.png)
+                    continue
                 picture.figure.savefig(temporary, format="png", dpi=FIGURE_DPI)
 
 
@@ -115,6 +129,21 @@ def rows_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll">{table}</div>'
 
 
+def wrapped_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, emphasized: int | None = None) -> str:
+    """A table of sentences, escaped, whose lines break; the column `emphasized` is set in bold."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{' class=best' if column == emphasized else ''}>{escape(cell)}</td>" for column, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    table = f'<table class="wrapped"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
+
+
 def definitions(lines: Sequence[str]) -> str:
     """A list in small print of what a table's columns mean, escaped."""
     return f'<ul class="definitions">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
@@ -134,7 +163,7 @@ def _render(section: Section) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _render_picture(picture: Picture | Animation) -> str:
+def _render_picture(picture: Picture | StoredPicture | Animation) -> str:
     if isinstance(picture, Animation):
         data = base64.b64encode(picture.gif).decode("ascii")
         return (
@@ -142,10 +171,12 @@ def _render_picture(picture: Picture | Animation) -> str:
             f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
         )
     # Shown at the size it was drawn for, so that text in figures is as large as text beside them.
-    width = round(picture.figure.get_figwidth() * 96)
+    if isinstance(picture, StoredPicture):
+        width, png = picture.width, base64.b64encode(picture.png).decode("ascii")
+    else:
+        width, png = round(picture.figure.get_figwidth() * 96), _png(picture.figure)
     return (
-        f'<figure><img width="{width}" alt="{escape(picture.caption)}" '
-        f'src="data:image/png;base64,{_png(picture.figure)}">'
+        f'<figure><img width="{width}" alt="{escape(picture.caption)}" src="data:image/png;base64,{png}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
 
