@@ -1,4 +1,4 @@
-"""The programs that `solver_comparison.py` compares solvers on, as streams of slices and as the arrays that packages take."""
+"""The programs that `solver_comparison.py` solves: as streams of slices, and as the arrays that packages take."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Time to a certified optimum: our solver against the public ones, on the same programs, machine and threads.
 
     python benchmarks/solver_comparison.py --out FOLDER            tables (Markdown, JSON) and convergence.png
-    python benchmarks/solver_comparison.py --out FOLDER --quick    the small case, one strength, in less than two minutes
+    python benchmarks/solver_comparison.py --out FOLDER --quick    the small case, one strength, under two minutes
     python benchmarks/solver_comparison.py --out FOLDER --search   all settings of all packages on the small case
 
 The packages are the extra `compare` (pip install -e '.[compare]'); what is not installed is a line of the table.

@@ -120,13 +120,13 @@ class Claim:
         """What a reader is told of a claim that is not borne out, or cannot be compared; empty for one that is."""
         if self.verdict == "yes":
             return ""
-        measured = f"{self._printed(self.mean)} ({self.setting})" if self.ours else f"not measured ({self.setting})"
+        measured = self._printed(self.mean) if self.ours else "not measured"
         if self.verdict == "not comparable":
-            return f"Not comparable: {self.claim} is published as {self.published}; ours: {measured}. {self._because()}"
-        off = abs(self.mean - self.rule.limit)
+            return f"Not comparable: {self.claim}; published: {self.published}; ours: {measured}. {self._because()}"
+        off, limit = self._printed(abs(self.mean - self.rule.limit)), self._printed(self.rule.limit)
         return (
-            f"Not borne out: {self.claim} is published as {self.published}, and is {measured} here, "
-            f"{self._printed(off)} beyond what the rule allows ({self.stated_rule()})."
+            f"Not borne out: {self.claim}; published: {self.published}; ours: {measured}, "
+            f"{off} {'above' if self.rule.kind == 'at most' else 'below'} the limit of {limit}."
         )
 
     def _because(self) -> str:

@@ -1,0 +1,144 @@
+"""The runs that reproduce ISMRM 2021 #1953: their settings by size, training, and the batch that fits."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import benchmark_scripts as benchmark_scripts
+from cells import cell
+from command_line import Given
+from scans import DataSets, Scans
+from scored_runs import Row, scored_run
+
+from convexrecon.convex.program import ProgramSettings
+from convexrecon.physics.masks import MaskSettings
+from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.fit_memory import fit_methods
+from convexrecon.training.run_folder import RunFolder
+
+MASKS = {
+    "Poisson": MaskSettings(kind="poisson", acceleration=4.0, calibration=16),
+    "1-D": MaskSettings(kind="random", acceleration=4.0, center_fraction=0.04),
+}
+STACKINGS = ("cascade", "features")
+# (stacking, method, mask) -> a row a seed.
+Rows = dict[tuple[str, str, str], list[Row]]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large: scans, network, training, and the scan whose batches are counted."""
+
+    scans: Scans
+    blocks: int
+    units: int
+    kernel: int
+    epochs: dict[str, int]
+    learning_rate: float
+    halving: bool
+    batch_size: tuple[int, int]
+    batch_coils: int
+    batch_units: int
+    gigabytes: float
+
+
+SCALES = {
+    "tiny": Scale(
+        Scans((2, 1, 1), 2, (48, 40), 3, (0, 0, 0), 12),
+        2, 4, 3, {"Poisson": 2, "1-D": 2}, 3e-3, False, (48, 40), 2, 4, 4.0,
+    ),
+    "synthetic": Scale(
+        Scans((8, 2, 4), 2, (80, 72), 4, (0, 0, 0)),
+        5, 16, 5, {"Poisson": 40, "1-D": 40}, 3e-3, False, (320, 320), 15, 32, 12.0,
+    ),
+    "full": Scale(
+        Scans((30, 3, 6), 1, (320, 320), 15, (30, 3, 6)),
+        5, 256, 7, {"Poisson": 40, "1-D": 30}, 1e-4, True, (320, 320), 15, 256, 12.0,
+    ),
+}  # fmt: skip
+
+
+def settings_of(stacking: str, method: str, mask: str, seed: int, scale: Scale) -> RunSettings:
+    """A run. Of stacked channels the opponent is five convolutions beside a skip, as wide as what is stacked."""
+    whitened = 0.5 if (mask, stacking) == ("Poisson", "cascade") else 0.0
+    convex = ConvexSettings(ProgramSettings(beta_ratio=1e-4), gates="patches", whitened=whitened)
+    descent = DescentSettings(
+        epochs=scale.epochs[mask],
+        learning_rate=scale.learning_rate,
+        schedule="halving" if scale.halving else "cosine",
+    )
+    common = RunSettings(
+        mask=_mask(mask, scale),
+        model=ModelSettings(blocks=scale.blocks, kernel=scale.kernel, units=scale.units),
+        convex=convex,
+        descent=descent,
+        training_seed=seed,
+    )
+    if stacking == "cascade":
+        return replace(common, method="convex" if method == "convex" else "end_to_end")
+    kernel = min(7, scale.kernel + 2)
+    if method == "convex":
+        # An optimum has up to two neurons a gate.
+        stacked = ModelSettings(
+            stacking="features", blocks=scale.blocks, kernel=kernel, units=max(2, scale.units // 2), consistency="none"
+        )
+        return replace(common, model=stacked)
+    deep = ModelSettings(blocks=1, kernel=kernel, denoiser="modl", width=scale.units, consistency="none")
+    return replace(common, method="end_to_end", model=deep)
+
+
+def _mask(mask: str, scale: Scale) -> MaskSettings:
+    return replace(MASKS[mask], calibration=min(16, scale.scans.calibration))
+
+
+def folder_of(out: Path, stacking: str, method: str, mask: str, seed: int) -> Path:
+    """Of a run."""
+    return out / "runs" / f"{mask}_{stacking}_{method}" / f"seed_{seed}"
+
+
+def train_all(given: Given, scale: Scale, data: DataSets) -> Rows:
+    """(stacking, method, mask) -> a row a seed."""
+    rows: Rows = {}
+    for mask in MASKS:
+        for stacking in STACKINGS:
+            for method in ("convex", "end_to_end"):
+                rows[stacking, method, mask] = [
+                    scored_run(
+                        settings_of(stacking, method, mask, seed, scale),
+                        data.train.parent,
+                        folder_of(given.out, stacking, method, mask, seed),
+                        device=given.device,
+                    )
+                    for seed in range(given.seeds)
+                ]
+    return rows
+
+
+def batches(given: Given, scale: Scale) -> dict[str, Any]:
+    """The batch that fits by method, and the memory of a step; None: any."""
+    common = settings_of("cascade", "convex", "Poisson", 0, scale)
+    common = replace(common, model=replace(common.model, units=scale.batch_units))
+    trainers = [replace(common, method=method) for method in ("end_to_end", "layerwise", "convex")]
+
+    def measure() -> dict[str, Any]:
+        fits = fit_methods(
+            trainers, scale.gigabytes, size=scale.batch_size, coils=scale.batch_coils, device=given.device
+        )
+        return {fit.method: {"largest": fit.largest, "each MB": fit.each_mb, "total MB": fit.total_mb} for fit in fits}
+
+    size = {"size": scale.batch_size, "coils": scale.batch_coils, "units": scale.batch_units, "GB": scale.gigabytes}
+    found: dict[str, Any] = cell(given.out / "cells", "batch", size | {"blocks": scale.blocks}, measure)
+    return found
+
+
+def other_batch(given: Given, scale: Scale, data: DataSets) -> Row:
+    """The first convex run with two slices a batch."""
+    settings = replace(settings_of("cascade", "convex", "Poisson", 0, scale), batch_size=2)
+    return scored_run(settings, data.train.parent, given.out / "runs" / "batch_of_2" / "seed_0", device=given.device)
+
+
+def layers(given: Given, stacking: str, mask: str, seed: int) -> list[float]:
+    """Validation PSNR after each block of a convex run."""
+    rows = RunFolder(folder_of(given.out, stacking, "convex", mask, seed)).read_metrics()
+    return [float(row["psnr_validation"]) for row in rows]
