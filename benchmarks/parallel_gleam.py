@@ -10,25 +10,28 @@ Run:
 """
 
 import argparse
+import json
 import os
 import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 import torch.distributed as dist
+from matplotlib.figure import Figure
 from torch.multiprocessing.spawn import spawn
 
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.physics.masks import MaskSettings
+from convexrecon.report.figures import COLOURS as HOUSE
+from convexrecon.report.figures import clean_axes
 from convexrecon.training.config import ModelSettings, RunSettings
 from convexrecon.training.descent import Descent, Portion
 from convexrecon.training.descent_settings import DescentSettings, GleamSettings
@@ -39,7 +42,7 @@ from convexrecon.training.ranks import Ranks, joined_ranks
 from convexrecon.training.step_clock import StepClock
 
 CPU = torch.device("cpu")
-COLOURS = {"data": "0.6", "forward": "tab:blue", "backward": "tab:orange"}
+COLOURS = {"data": HOUSE[6], "forward": HOUSE[0], "backward": HOUSE[1]}
 
 
 class Timeline(StepClock):
@@ -101,7 +104,7 @@ def settings(options: argparse.Namespace) -> RunSettings:
 
 
 def work(rank: int, port: int, folder: Path, options: argparse.Namespace) -> None:
-    """One rank: epochs alone and together in turn; the first rank prints."""
+    """One rank: epochs alone and together in turn; the first rank writes ``folder/../epochs.json``."""
     torch.set_num_threads(1)
     names = {"RANK": rank, "WORLD_SIZE": options.ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in names.items()}
@@ -121,7 +124,29 @@ def work(rank: int, port: int, folder: Path, options: argparse.Namespace) -> Non
                 singles.clear()
                 shared.clear()
     if ranks.is_lead:
-        report(singles, shared, options)
+        every = {"singles": [asdict(e) for e in singles], "shared": [[asdict(e) for e in all_] for all_ in shared]}
+        (folder.parent / "epochs.json").write_text(json.dumps(every))
+
+
+def measured(options: argparse.Namespace) -> tuple[list[Epoch], list[list[Epoch]]]:
+    """Simulate, then epochs on one rank, and epochs on all: of each the parts of all ranks."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        scans, prepared = Path(folder) / "scans", Path(folder) / "prepared"
+        size = (options.size, options.size)
+        simulate_dataset(scans, volumes=1, slices=options.slices, size=size, coils=options.coils, progress=False)
+        prepare(scans, prepared, PreparationSettings(), progress=False)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        spawn(work, args=(port, prepared, options), nprocs=options.ranks)
+        found = json.loads((Path(folder) / "epochs.json").read_text())
+    singles = [Epoch(**entry) for entry in found["singles"]]
+    return singles, [[Epoch(**entry) for entry in entries] for entries in found["shared"]]
+
+
+def shortest(shared: list[list[Epoch]]) -> list[Epoch]:
+    """The epoch on all ranks whose slowest rank was the fastest."""
+    return min(shared, key=lambda ranks: max(epoch.seconds for epoch in ranks))
 
 
 def gathered(epoch: Epoch, ranks: Ranks) -> list[Epoch]:
@@ -133,7 +158,7 @@ def gathered(epoch: Epoch, ranks: Ranks) -> list[Epoch]:
 
 def report(singles: list[Epoch], shared: list[list[Epoch]], options: argparse.Namespace) -> None:
     """Print the table, draw the timeline of the shortest epoch on all ranks."""
-    one, best = min(singles, key=lambda e: e.seconds), min(shared, key=lambda all_: max(e.seconds for e in all_))
+    one, best = min(singles, key=lambda e: e.seconds), shortest(shared)
     many, spread = max(epoch.seconds for epoch in best), [max(e.seconds for e in all_) for all_ in shared]
     alone = min(epoch.cpu for epoch in singles)
     busiest = min(max(epoch.cpu for epoch in all_) for all_ in shared)
@@ -147,8 +172,6 @@ def report(singles: list[Epoch], shared: list[list[Epoch]], options: argparse.Na
     print(f"CPU seconds of one rank over those of the busiest of {options.ranks}: {alone / busiest:.2f}")
     for rank, epoch in enumerate(best):
         print(f"rank {rank}: busy {epoch.busy:.0%}, on a core {epoch.cpu / epoch.seconds:.0%} of {epoch.seconds:.2f} s")
-    if options.figure:
-        draw(best, options.figure)
 
 
 def ideal(options: argparse.Namespace) -> float:
@@ -156,12 +179,10 @@ def ideal(options: argparse.Namespace) -> float:
     return float(options.slices * options.ranks / (options.slices + options.ranks - 1))
 
 
-def draw(epochs: list[Epoch], path: Path) -> None:
+def timeline(epochs: list[Epoch]) -> Figure:
     """A bar a rank: what it did when; gaps are waiting."""
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 0.8 + 0.6 * len(epochs)), layout="constrained")
+    figure = Figure(figsize=(9, 0.9 + 0.6 * len(epochs)), layout="constrained")
+    axes = figure.subplots()
     origin = min(epoch.started for epoch in epochs)
     for rank, epoch in enumerate(epochs):
         for name, colour in COLOURS.items():
@@ -169,9 +190,9 @@ def draw(epochs: list[Epoch], path: Path) -> None:
             axes.broken_barh(bars, (rank - 0.4, 0.8), color=colour, label=name if rank == 0 else None)
     axes.set(yticks=range(len(epochs)), ylabel="rank", xlabel="seconds")
     axes.set_title(", ".join(f"rank {rank} busy {epoch.busy:.0%}" for rank, epoch in enumerate(epochs)))
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path)
-    plt.close(figure)
+    clean_axes(axes)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
 
 
 def main() -> None:
@@ -183,15 +204,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--figure", type=Path, help="picture of the timeline")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        scans, prepared = Path(folder) / "scans", Path(folder) / "prepared"
-        size = (options.size, options.size)
-        simulate_dataset(scans, volumes=1, slices=options.slices, size=size, coils=options.coils, progress=False)
-        prepare(scans, prepared, PreparationSettings(), progress=False)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        spawn(work, args=(port, prepared, options), nprocs=options.ranks)
+    singles, shared = measured(options)
+    report(singles, shared, options)
+    if options.figure:
+        timeline(shortest(shared)).savefig(options.figure)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ consistency in turn, and the paper's hidden channels stacked. A stopped run cont
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -15,7 +16,19 @@ from typing import Any
 import benchmark_scripts as benchmark_scripts
 from claims import Claim, Rule
 from command_line import Given, parsed, script_parser
-from ismrm2021_runs import MASKS, SCALES, STACKINGS, Rows, Scale, batches, folder_of, layers, other_batch, train_all
+from ismrm2021_runs import (
+    MASKS,
+    SCALES,
+    STACKINGS,
+    Rows,
+    Scale,
+    batches,
+    folder_of,
+    late_gain,
+    layers,
+    other_batch,
+    train_all,
+)
 from plots import Panel, Series, bar_panels, line_panels
 from results import write_paper
 from scans import DataSets, data_sets
@@ -34,6 +47,8 @@ TEXT = "the text of the abstract itself"
 # By mask: dB and SSIM.
 PUBLISHED = {"Poisson": (0.06, 0.002), "1-D": (0.3, 0.003)}
 BATCH_GAIN = 1.6
+# dB of validation PSNR in the second half of training, above which that was not long enough.
+STILL_GAINING = 0.5
 
 
 def gap_claims(rows: Rows, setting: str) -> list[Claim]:
@@ -42,22 +57,33 @@ def gap_claims(rows: Rows, setting: str) -> list[Claim]:
     words = {"cascade": "denoisers and data consistency in turn", "features": "hidden channels stacked"}
     for mask, (decibel, similarity) in PUBLISHED.items():
         for stacking in STACKINGS:
-            pairs = list(zip(rows[stacking, "end_to_end", mask], rows[stacking, "convex", mask], strict=True))
+            ends = rows[stacking, "end_to_end", mask]
+            pairs = list(zip(ends, rows[stacking, "convex", mask], strict=True))
             for key, unit, limit, digits in (("test PSNR", "dB", decibel, ".2f"), ("test SSIM", "", similarity, ".4f")):
                 what = "PSNR" if unit else "SSIM"
-                found.append(
-                    Claim(
-                        f"end to end's lead over layer-wise training in {what}, {mask} R = 4, {words[stacking]}",
-                        f"{limit:g} {unit}".strip(),
-                        TEXT,
-                        tuple(float(end[key] - convex[key]) for end, convex in pairs),
-                        unit,
-                        digits,
-                        setting,
-                        Rule("at most", limit, "below zero layer-wise training is ahead"),
-                    )
+                claim = Claim(
+                    f"end to end's lead over layer-wise training in {what}, {mask} R = 4, {words[stacking]}",
+                    f"{limit:g} {unit}".strip(),
+                    TEXT,
+                    tuple(float(end[key] - convex[key]) for end, convex in pairs),
+                    unit,
+                    digits,
+                    setting,
+                    Rule("at most", limit, "below zero layer-wise training is ahead"),
                 )
+                found.append(_against_the_finished(claim, late_gain(ends)))
     return found
+
+
+def _against_the_finished(claim: Claim, gain: float) -> Claim:
+    """A lead over an opponent that had not finished bears nothing out."""
+    if claim.verdict == "yes" and gain > STILL_GAINING:
+        reason = (
+            f"end to end still gained {gain:.2f} dB in the second half of its training: a lead over it says nothing of "
+            "the one trained to its end"
+        )
+        return replace(claim, rule=Rule("not comparable", reason=reason))
+    return claim
 
 
 def layer_claim(given: Given, mask: str, setting: str) -> Claim:
@@ -182,8 +208,8 @@ def report(given: Given, scale: Scale, data: DataSets, rows: Rows) -> None:
         "The published network stacks hidden channels; ours stacks them too (“features”), and also denoisers with data "
         "consistency in turn (“cascade”). Layers are solved as convex programs, not descended. The opponent of stacked "
         "channels is five convolutions of the same kernel and width beside a skip.",
-        f"A convex run of the cascade took {seconds['convex']:.0f} s, an end-to-end run {seconds['end_to_end']:.0f} s, on "
-        "average. Absolute PSNR is published in pictures alone.",
+        f"On average a convex run of the cascade took {seconds['convex']:.0f} s, an end-to-end run "
+        f"{seconds['end_to_end']:.0f} s. Absolute PSNR is published in pictures alone.",
     ]
     figures = {"layers": layer_figure(given, rows, scale), "batch_size": batch_figure(fits)}
     figures |= {f"images_{mask}": image_figure(given, mask, data) for mask in MASKS}
