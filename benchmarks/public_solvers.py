@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from cronos_solver import cronos
+from reference_fista import fista
 from solver_cases import Array, Arrays
 from timed_trials import Adapter, ReachedError, Solve, Trial, UnsuitableError
 
@@ -217,6 +218,7 @@ def _scs(**extra: Any) -> dict[str, Any]:
 
 # The settings that `--search` tries. "default" is the package as it comes, but for tolerance and budget.
 SETTINGS: dict[str, tuple[Adapter, dict[str, dict[str, Any]]]] = {
+    "R-FISTA": (fista, {"default": {"tolerances": (1e-1, 1e-2, 1e-3, 9e-5, 3e-5)}}),
     "SCNN": (
         scnn,
         {
@@ -279,4 +281,15 @@ SETTINGS: dict[str, tuple[Adapter, dict[str, dict[str, Any]]]] = {
             "rho 3000": _CRONOS | {"rho": 3000.0},
         },
     ),
+}
+
+# Chosen by the search of `solver_comparison.py`, which is recorded in README.md.
+BEST = {
+    "R-FISTA": "default",
+    "SCNN": "no metrics",
+    "skglm": "float32",
+    "celer": "float32",
+    "Clarabel": "compressed, float32",
+    "SCS": "compressed, float32, not normalized",
+    "CRONOS": "rho 1000",
 }

@@ -39,7 +39,7 @@ def scored_run(settings: RunSettings, prepared: Path, folder: Path, *, device: t
         rows, summary = run.read_metrics(), run.read_summary()
         scores = next(iter(evaluation.summary.values()))
         row = {
-            "validation PSNR": max(r["psnr_validation"] for r in rows),
+            "validation PSNR": max(r["psnr_validation"] for r in rows if r["psnr_validation"] is not None),
             "test PSNR": scores["psnr"],
             "test SSIM": scores["ssim"],
             "training s": summary["training_seconds"],

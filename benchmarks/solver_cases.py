@@ -72,6 +72,8 @@ class Case:
 CASES = {
     case.name: case
     for case in (
+        Case("tiny", slices=1, size=(48, 48), kernel=3, gates=8),
+        Case("little", slices=1, size=(96, 96), kernel=5, gates=16),
         Case("small", slices=1, size=(128, 128), kernel=5, gates=32),
         Case("medium", slices=4, size=(200, 250), kernel=5, gates=32),
         # The design matrix has 12,544 columns: 7.5 GB in float64, in which the packages work as they come.

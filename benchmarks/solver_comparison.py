@@ -21,17 +21,9 @@ from typing import Any
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 PACKAGES = ("torch", "numpy", "pyscnn", "skglm", "celer", "cvxpy", "clarabel", "scs")
 
-# Chosen by `--search`, which is recorded in README.md.
-BEST = {
-    "SCNN": "no metrics",
-    "skglm": "float32",
-    "celer": "float32",
-    "Clarabel": "compressed, float32",
-    "SCS": "compressed, float32, not normalized",
-    "CRONOS": "rho 1000",
-}
 QUICK_LIMIT = 5.0
 OUR_LIMIT = 3600.0
+MEASURED = ("small", "medium", "wide", "wide, all pixels")
 RATIOS = (0.3, 0.1, 0.01)
 
 
@@ -39,7 +31,7 @@ def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cases", nargs="*", help="some of the cases; all if left out")
+    parser.add_argument("--cases", nargs="*", help="some of the cases, also tiny and little; the others if left out")
     parser.add_argument("--solvers", nargs="*", help="some of the packages; all if left out")
     parser.add_argument("--variants", nargs="*", help="settings by name, in place of the default and the best ones")
     parser.add_argument("--ratios", nargs="*", type=float, default=RATIOS, help="beta / beta_max")
@@ -78,12 +70,12 @@ def main() -> None:
 
 def comparison(given: argparse.Namespace) -> Iterator[Any]:
     """Every case, every package as it comes and at its best settings, every strength."""
-    from public_solvers import SETTINGS
+    from public_solvers import BEST, SETTINGS
     from solver_cases import CASES
     from timed_trials import Task, outcomes
 
     small = given.quick or given.search
-    names = ("small",) if small else given.cases or tuple(CASES)
+    names = ("small",) if small else given.cases or MEASURED
     ratios = (0.1,) if small else tuple(given.ratios)
     limit = min(given.limit, QUICK_LIMIT) if given.quick else given.limit
     for name in names:

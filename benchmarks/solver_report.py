@@ -14,6 +14,7 @@ from timed_trials import TARGET, Outcome
 # Okabe and Ito's colours, and a marker each for those who see none of them.
 STYLES = {
     "convexrecon": ("#000000", "o"),
+    "R-FISTA": ("#555555", "*"),
     "SCNN": ("#E69F00", "s"),
     "skglm": ("#56B4E9", "^"),
     "celer": ("#009E73", "v"),

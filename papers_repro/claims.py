@@ -117,20 +117,14 @@ class Claim:
         return f"{self.rule.kind} {self._printed(self.rule.limit)}{seeds}{because}"
 
     def sentence(self) -> str:
-        """What a reader is told of a claim that is not borne out, or cannot be compared; empty for one that is."""
-        if self.verdict == "yes":
+        """What a reader is told of a claim that is not borne out; empty for the others."""
+        if self.verdict != "no":
             return ""
-        measured = self._printed(self.mean) if self.ours else "not measured"
-        if self.verdict == "not comparable":
-            return f"Not comparable: {self.claim}; published: {self.published}; ours: {measured}. {self._because()}"
         off, limit = self._printed(abs(self.mean - self.rule.limit)), self._printed(self.rule.limit)
         return (
-            f"Not borne out: {self.claim}; published: {self.published}; ours: {measured}, "
+            f"Not borne out: {self.claim}; published: {self.published}; ours: {self._printed(self.mean)}, "
             f"{off} {'above' if self.rule.kind == 'at most' else 'below'} the limit of {limit}."
         )
-
-    def _because(self) -> str:
-        return self.rule.reason[:1].upper() + self.rule.reason[1:].rstrip(".") + "."
 
     def _spread(self) -> str:
         if len(self.ours) < 2:
@@ -162,7 +156,7 @@ def from_json(entry: dict[str, Any]) -> Claim:
 
 
 def claims_markdown(claims: Sequence[Claim]) -> str:
-    """The table, and below it a sentence for every claim that is not borne out or not comparable."""
+    """The table, and below it a sentence for every claim that is not borne out."""
     rows = [list(COLUMNS), *([claim.row()[column] for column in COLUMNS] for claim in claims)]
     sentences = [f"- {sentence}" for claim in claims if (sentence := claim.sentence())]
     return "\n".join([*markdown_rows(rows), *([""] if sentences else []), *sentences, ""])

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from claims import COLUMNS, Claim
+from claims import COLUMNS
 from results import Paper, read_paper
 
 from convexrecon.atomic_write import write_text
@@ -43,17 +43,12 @@ def _overview(papers: Sequence[Paper]) -> Section:
         rows.append([paper.title, *map(str, counts)])
     totals = [str(sum(int(row[1 + column]) for row in rows)) for column in range(len(VERDICTS))]
     table = rows_table(["paper", "borne out", "not borne out", "not comparable"], [*rows, ["all", *totals]])
-    missed = [f"{paper.title}: {claim.sentence()}" for paper in papers for claim in paper.claims if _missed(claim)]
-    return Section("What is borne out", [INTRODUCTION], [table, definitions(missed)] if missed else [table])
-
-
-def _missed(claim: Claim) -> bool:
-    return claim.verdict == "no"
+    return Section("What is borne out", [INTRODUCTION], [table])
 
 
 def _section(folder: Path, paper: Paper) -> Section:
     rows = [[claim.row()[column] for column in COLUMNS] for claim in paper.claims]
-    others = [claim.sentence() for claim in paper.claims if claim.sentence()]
+    missed = [claim.sentence() for claim in paper.claims if claim.verdict == "no"]
     tables = [wrapped_table(COLUMNS, rows, emphasized=COLUMNS.index("borne out"))]
     pictures = [
         StoredPicture((folder / figure.file).read_bytes(), round(96 * figure.inches), figure.caption)
@@ -62,7 +57,7 @@ def _section(folder: Path, paper: Paper) -> Section:
     return Section(
         paper.title,
         [paper.citation, f"Reproduce: {paper.command}", *paper.notes],
-        [*tables, definitions(others)] if others else tables,
+        [*tables, definitions(missed)] if missed else tables,
         pictures,
     )
 
