@@ -162,9 +162,9 @@ def report(given: Given, scale: Scale, found: Layouts, words: dict[str, str]) ->
     claims.append(parallel_claim(singles, shared, epoch))
     seconds = {m: fmean(r["training s"] for r in rows) for m, rows in found["slices"].items()}
     notes = [
-        "Blocks are gradient steps and ResNets, as released; their step of 2, which lies on the edge of stability, is a "
-        "learned one here that starts at 1. Each module of consecutive blocks has its own loss and optimizer. End to end "
-        "has the blocks of one module, which is what fits in the same memory.",
+        "Blocks are gradient steps and ResNets, as released; their step of 2, on the edge of stability, is a learned "
+        "one here that starts at 1. Each module of consecutive blocks has its own loss and optimizer. End to end has "
+        "the blocks of one module, which is what fits in the same memory.",
         "Training of slices took "
         + ", ".join(f"{m.replace('_', ' ')} {s:.0f} s" for m, s in seconds.items())
         + " a run.",

@@ -28,7 +28,7 @@ Rows = dict[tuple[str, str, str], list[Row]]
 
 @dataclass(frozen=True)
 class Scale:
-    """How large: scans, network, training, and the scan whose batches are counted."""
+    """How large: scans, network, training, the scan whose batches are counted, beta of stacked features."""
 
     scans: Scans
     blocks: int
@@ -41,6 +41,7 @@ class Scale:
     batch_coils: int
     batch_units: int
     gigabytes: float
+    feature_beta: float = 3e-2
 
 
 SCALES = {
@@ -54,7 +55,7 @@ SCALES = {
     ),
     "full": Scale(
         Scans((30, 3, 6), 1, (320, 320), 15, (30, 3, 6)),
-        5, 256, 7, {"Poisson": 40, "1-D": 30}, 1e-4, True, (320, 320), 15, 256, 12.0,
+        5, 256, 7, {"Poisson": 40, "1-D": 30}, 1e-4, True, (320, 320), 15, 256, 12.0, 1e-3,
     ),
 }  # fmt: skip
 
@@ -62,7 +63,9 @@ SCALES = {
 def settings_of(stacking: str, method: str, mask: str, seed: int, scale: Scale) -> RunSettings:
     """A run. Of stacked channels the opponent is five convolutions beside a skip, as wide as what is stacked."""
     whitened = 0.5 if (mask, stacking) == ("Poisson", "cascade") else 0.0
-    convex = ConvexSettings(ProgramSettings(beta_ratio=1e-4), gates="patches", whitened=whitened)
+    # Without data consistency nothing holds a layer back that fits the noise of few slices.
+    strength = 1e-4 if stacking == "cascade" else scale.feature_beta
+    convex = ConvexSettings(ProgramSettings(beta_ratio=strength), gates="patches", whitened=whitened)
     descent = DescentSettings(
         epochs=scale.epochs[mask],
         learning_rate=scale.learning_rate,

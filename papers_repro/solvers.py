@@ -211,7 +211,7 @@ def report(given: Given, scale: Scale) -> None:
     own = [o.reached["cpu"] for o in found if o.solver == OURS and o.reached]
     notes = [
         "One convex program, the gated denoiser with group lasso and one output, given to every solver with the same "
-        f"gates. A solver is done at a gap of {TARGET:g} of the objective at zero, which this library measures in float64 "
+        f"gates. A solver is done at a gap of {TARGET:g} of the objective at zero, measured by this library in float64 "
         "on the data, the clock stopped. This library's time is all of it, statistics and certificate too: "
         f"{', '.join(f'{seconds:.2f} s' for seconds in own)}. Preparations of the packages are not counted.",
     ]
