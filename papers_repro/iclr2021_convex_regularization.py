@@ -158,8 +158,8 @@ def loss_figure(found: Sequence[Experiment], key: str, label: str) -> Picture:
         panels.append(Panel(experiment.title, lines, "iterations of Adam", label, log_x=True, log_y=True))
     return Picture(
         line_panels(panels),
-        f"{label.capitalize()} over iterations (mean and range over seeds). The network's Adam cannot go below the dashed "
-        "level of its own patterns' certified optimum but by changing its patterns; the gated program drops the sign "
+        f"{label.capitalize()} over iterations (mean and range over seeds). The network's Adam cannot go below the "
+        "dashed level of its own patterns' certified optimum but by changing its patterns; the gated program drops the sign "
         "constraints and is below both.",
     )
 
