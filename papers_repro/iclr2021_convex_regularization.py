@@ -158,9 +158,8 @@ def loss_figure(found: Sequence[Experiment], key: str, label: str) -> Picture:
         panels.append(Panel(experiment.title, lines, "iterations of Adam", label, log_x=True, log_y=True))
     return Picture(
         line_panels(panels),
-        f"{label.capitalize()} over iterations (mean and range over seeds). The network's Adam cannot go below the "
-        "dashed level of its own patterns' certified optimum but by changing its patterns; the gated program drops the sign "
-        "constraints and is below both.",
+        f"{label.capitalize()} over iterations, mean and range over seeds. Adam on the network cannot go below the "
+        "dashed level of its own patterns but by changing them; the gated program has no sign constraints.",
     )
 
 
@@ -172,10 +171,10 @@ def report(given: Given, scale: Scale, found: Sequence[Experiment]) -> None:
     violated = fmean(row["dual"]["hinge"] for row in first)
     notes = [
         "One real channel, no biases, no skip; real and imaginary parts of scans are images of their own. The dual by "
-        "Adam is the paper's way: weights of sampled sign patterns, the constraints by a hinge of weight 1e-4. It leaves "
-        f"them violated by {violated:.2g} on average here, and so is near the gated program rather than the network's.",
-        f"Gated programs are certified to {gap:.0e}. With the sign constraints, on the patterns of the trained network's "
-        f"own neurons, the certified optimum is {100 * lower:.1f} % below the loss that Adam ended with, on average.",
+        "Adam is the paper's way: weights of sampled sign patterns, the constraints by a hinge of weight 1e-4. It "
+        f"leaves them violated by {violated:.2g} on average, and so is near the gated program, not the network's.",
+        f"Gated programs are certified to {gap:.0e}. With the sign constraints, on the patterns of the trained "
+        f"neurons, the certified optimum is {100 * lower:.1f} % below the loss that Adam ended with, on average.",
         "The paper's strength of weight decay, rates and kernel are in an appendix that was not available; here it is "
         f"{scale.on_digits.beta_ratio:g} of the strength at which the gated program's optimum is zero.",
     ]
