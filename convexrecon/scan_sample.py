@@ -38,7 +38,7 @@ def sample_of_file(
         device: where to compute.
 
     Returns:
-        The batch of one sample and, of what was fully sampled, its reference (*N) on the batch's scale.
+        The batch of one sample and, of what was fully sampled, its target (*N) by itself.
 
     Raises:
         InputError: a file that cannot be read or is of other axes than the network; no such slice.
@@ -100,13 +100,14 @@ def _of_scan(path: Path, index: int, settings: RunSettings, device: torch.device
             measured,
             maps,
             mask.to(device),
+            target=combined(full.to(device), maps) if retrospective else None,
             volume=info.volume,
             slice_index=index,
             recon_size=info.recon_size,
         )
     except InputError as error:
         raise InputError(f"{path}: slice {index}: {error}") from None
-    return batch, combined(full.to(device), maps) / batch.scale[0] if retrospective else None
+    return batch, batch.target[0] if retrospective else None
 
 
 def _sampled(path: Path, shape: tuple[int, ...], mask: Tensor | None) -> Tensor:
