@@ -77,7 +77,8 @@ def simulate_trajectories(
 
     Along "radial" (golden angle) and "spiral" (interleaves at equal angles, denser in the centre) every slice is
     scanned by itself; along "kooshball", "stack_of_stars" (golden angle, all partitions of an angle one after the
-    other) and "cones" the slices are one object. Readouts through the centre are oversampled twice. Coordinates are in cycles per field of view.
+    other) and "cones" the slices are one object. Readouts through the centre are oversampled twice. Coordinates are in
+    cycles per field of view.
 
     Args:
         out: the folder; made if missing.
