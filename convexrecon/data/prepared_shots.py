@@ -155,7 +155,7 @@ def undersample_shots(
 
 
 # The slices of a scan have one, and scans of a protocol too.
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _trajectory(path: Path, index: int, digest: str, shape: tuple[int, ...]) -> Trajectory:
     with h5py.File(path, "r") as file:
         stored = file["coordinates"]

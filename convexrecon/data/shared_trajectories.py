@@ -65,8 +65,3 @@ def _made(trajectory: Trajectory) -> NonCartesianFourier:
 
 _planar = lru_cache(maxsize=_PLANAR_KEPT)(_made)
 _solid = lru_cache(maxsize=_SOLID_KEPT)(_made)
-
-
-def spread_over(values: Tensor, shots: int) -> Tensor:
-    """Samples (..., shots * S) as (..., shots, S)."""
-    return torch.unflatten(values, -1, (shots, -1))
