@@ -120,10 +120,9 @@ def reconstruct_file(
         raise InputError(f"{out}: is the scan itself; expected another file for the images")
     axes = image_axes(cascade)
     if has_trajectory(path):
-        if layout is not None or readout is not None:
-            raise InputError(
-                f"{path}: layout {layout!r}, readout {readout!r} asked for of a scan along a trajectory; expected none"
-            )
+        for name, value in (("layout", layout), ("readout", readout)):
+            if value is not None:
+                raise InputError(f"{path}: {name} {value!r} asked for of a scan along a trajectory; expected none")
         found = reconstruct_shots(
             cascade, axes, path, folder.settings(), undersample=undersample_it, units=units, device=target
         )
