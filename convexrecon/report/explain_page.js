@@ -27,7 +27,7 @@
     for (let i = 0; i < values.length; i++) {
       const share = Math.min(1, Math.max(0, (values[i] - low) / (high - low || 1)));
       const at = 3 * Math.round(share * 255);
-      context.fillStyle = Number.isNaN(values[i]) ? "#ddd" : `rgb(${table[at]},${table[at + 1]},${table[at + 2]})`;
+      context.fillStyle = Number.isNaN(values[i]) ? "#888" : `rgb(${table[at]},${table[at + 1]},${table[at + 2]})`;
       context.fillRect((i % columns) * cell, Math.floor(i / columns) * cell, cell, cell);
     }
   }
@@ -145,8 +145,8 @@
       context.imageSmoothingEnabled = false;
       context.drawImage(image, 0, 0, canvas.width, canvas.height);
       const middle = ([y, x]) => [(x + 0.5) * zoom, (y + 0.5) * zoom];
-      context.fillStyle = "rgba(86,180,233,.75)";
-      data.pixels.forEach((pixel) => { const [x, y] = middle(pixel.at); context.fillRect(x - 1.5, y - 1.5, 3, 3); });
+      context.fillStyle = "#56B4E9";
+      data.pixels.forEach((pixel) => { const [x, y] = middle(pixel.at); context.fillRect(x - 2, y - 2, 4, 4); });
       const [x, y] = middle(data.pixels[shown].at);
       [["#000", 4], ["#F0E442", 2]].forEach(([colour, width]) => {
         context.strokeStyle = colour; context.lineWidth = width;

@@ -107,7 +107,7 @@ def page_data(asked: Explainer, explanations: Sequence[PixelExplanation], crop: 
     peak = white
     if asked.reference is not None:
         reference = cut(asked.reference)
-        peak = float(np.abs(reference).max()) or 1.0
+        peak = float(asked.reference.abs().max()) or 1.0
         images["reference"] = _png(np.abs(reference) / white, "gray")
         images["error × 5"] = _png(5 * np.abs(output - reference) / white, "inferno")
     first = explanations[0]

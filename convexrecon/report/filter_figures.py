@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from convexrecon.interpret.filters import FilterSummary, PathPoint, complex_parts, frequency_response
 from convexrecon.report.figures import COLOURS, MARKERS
-from convexrecon.report.planes import Array, axes_of, plane_of, tiled
+from convexrecon.report.planes import Array, axes_of, plane_of, signed_colours, tiled
 
 
 def response(gain: Array, *, limit: float | None = None, title: str = "", ax: Axes | None = None) -> Any:
@@ -67,7 +67,7 @@ def filter_gallery(summary: FilterSummary, *, count: int = 8, frequencies: int =
     for column, gate in enumerate(order):
         taps = linear[gate].numpy()
         for ax, part in zip(axes[:2, column], (taps.real, taps.imag), strict=True):
-            ax.imshow(tiled(part), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+            ax.imshow(tiled(part), cmap=signed_colours(), vmin=-limit, vmax=limit, interpolation="nearest")
             ax.set_xticks([])
             ax.set_yticks([])
         response(gains[gate], limit=largest, ax=axes[2, column])

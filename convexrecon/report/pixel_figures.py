@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from convexrecon.interpret.pixel import PixelFilter
 from convexrecon.report.figures import COLOURS
-from convexrecon.report.planes import Array, axes_of, mark, plane_of, show, tiled
+from convexrecon.report.planes import Array, axes_of, mark, plane_of, show, signed_colours, tiled
 
 # Decibels below its maximum that a row is shown down to.
 _ROW_RANGE = 60
@@ -75,7 +75,7 @@ def signed(values: Array, *, limit: float | None = None, title: str = "", ax: Ax
     """
     figure, ax = axes_of(ax, (2.4, 2.6))
     limit = (float(np.max(np.abs(values))) if limit is None else limit) or 1.0
-    drawn = ax.imshow(tiled(values), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    drawn = ax.imshow(tiled(values), cmap=signed_colours(), vmin=-limit, vmax=limit, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_title(title, fontsize=10)

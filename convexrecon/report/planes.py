@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -93,6 +94,11 @@ def mark(ax: Axes, pixel: Sequence[int], *, size: float = 9) -> None:
     style: dict[str, Any] = {"fillstyle": "none", "linestyle": "", "marker": "o"}
     ax.plot([pixel[-1]], [pixel[-2]], color="black", markersize=size, markeredgewidth=2.6, **style)
     ax.plot([pixel[-1]], [pixel[-2]], color=CURSOR, markersize=size, markeredgewidth=1.3, **style)
+
+
+def signed_colours() -> Any:
+    """Red for positive, blue for negative, white for zero; grey between the planes of `tiled`."""
+    return colormaps["RdBu_r"].with_extremes(bad="#888888")
 
 
 def tiled(taps: Array) -> Array:
