@@ -17,6 +17,7 @@ from cells import cell
 from claims import Claim, Rule
 from command_line import Given, parsed, script_parser
 from denoising_pairs import Pairs, digit_pairs, scan_pairs
+from iclr2021_patterns import cluster_figure, null_claim, response_figure
 from plots import Panel, Series, line_panels
 from primal_and_dual import Row, Sizes, compare
 from results import write_paper
@@ -100,11 +101,16 @@ def _trained(given: Given, title: str, name: str, pairs: Pairs, sizes: Sizes) ->
     return Experiment(title, name, pairs, sizes, rows)
 
 
+def _setting(experiment: Experiment) -> str:
+    sizes = experiment.sizes
+    network = f"{sizes.neurons} neurons, {sizes.patterns} sampled patterns, {sizes.kernel} x {sizes.kernel}"
+    return f"{experiment.pairs.words}; {network}"
+
+
 def claims_of(experiment: Experiment) -> list[Claim]:
     """That primal and dual agree: by the paper's way, and by certified programs."""
-    sizes, rows = experiment.sizes, experiment.rows
-    network = f"{sizes.neurons} neurons, {sizes.patterns} sampled patterns, {sizes.kernel} x {sizes.kernel}"
-    setting = f"{experiment.pairs.words}; {network}"
+    rows = experiment.rows
+    setting = _setting(experiment)
     rule = Rule("at most", EQUAL, "curves closer than that look the same")
 
     def off(key: str, method: str) -> tuple[float, ...]:
@@ -178,16 +184,24 @@ def report(given: Given, scale: Scale, found: Sequence[Experiment]) -> None:
         "The paper's strength of weight decay, rates and kernel are in an appendix that was not available; here it is "
         f"{scale.on_digits.beta_ratio:g} of the strength at which the gated program's optimum is zero.",
     ]
+    middle = found[len(scale.sigmas) // 2]
+    kernel, last = middle.sizes.kernel, found[-1]
+    claims = [claim for experiment in found for claim in claims_of(experiment)]
+    claims += [null_claim(e.rows, e.sizes.kernel, e.title, _setting(e)) for e in (middle, last)]
     write_paper(
         given.out,
         title="Convex regularization (ICLR 2021)",
         citation=CITATION,
         command="python papers_repro/iclr2021_convex_regularization.py --out DIR",
         notes=notes,
-        claims=[claim for experiment in found for claim in claims_of(experiment)],
+        claims=claims,
         figures={
             "training_loss": loss_figure(found, "train", "training objective"),
             "test_loss": loss_figure(found, "test", "test loss"),
+            "clusters_digits": cluster_figure(middle.rows[0], middle.pairs, kernel, middle.title),
+            "clusters_scans": cluster_figure(last.rows[0], last.pairs, kernel, last.title),
+            "responses_digits": response_figure(middle.rows[0], kernel, middle.title),
+            "responses_scans": response_figure(last.rows[0], kernel, last.title),
         },
     )
 

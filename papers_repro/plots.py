@@ -54,7 +54,7 @@ def line_panels(panels: Sequence[Panel], *, columns: int = 3) -> Figure:
             list(handles),
             frameon=False,
             loc="outside upper left",
-            ncols=min(columns + 1, len(handles)),
+            ncols=min(2 * columns, len(handles)),
             fontsize=9.5,
         )
     return figure
