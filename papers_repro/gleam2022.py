@@ -26,7 +26,7 @@ from gleam2022_runs import (
     train_layout,
 )
 from parallel_gleam import Epoch, shortest, timeline
-from plots import bar_panels
+from plots import bar_panels, point_panels
 from results import write_paper
 from scored_runs import Row
 
@@ -125,8 +125,8 @@ def quality_figure(found: Layouts) -> Picture:
         for layout, runs in found.items()
     }
     return Picture(
-        bar_panels(panels, ["test PSNR (dB)"] * len(panels)),
-        "Test PSNR after training; bars are means, points training seeds. End to end has as many blocks as fit in the "
+        point_panels(panels, ["test PSNR (dB)"] * len(panels)),
+        "Test PSNR after training; lines are means, points training seeds. End to end has as many blocks as fit in the "
         "memory of greedy training.",
     )
 

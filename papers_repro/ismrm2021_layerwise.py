@@ -212,7 +212,8 @@ def report(given: Given, scale: Scale, data: DataSets, rows: Rows) -> None:
         "consistency in turn (“cascade”). Layers are solved as convex programs, not descended. The opponent of stacked "
         "channels is five convolutions of the same kernel and width beside a skip.",
         f"On average a convex run of the cascade took {seconds['convex']:.0f} s, an end-to-end run "
-        f"{seconds['end_to_end']:.0f} s; in the second half of that it still gained {late:.2f} dB. Absolute PSNR is published in pictures alone.",
+        f"{seconds['end_to_end']:.0f} s; in the second half of that it still gained {late:.2f} dB. Absolute PSNR is "
+        "published in pictures alone.",
     ]
     figures = {"layers": layer_figure(given, rows, scale), "batch_size": batch_figure(fits, scale)}
     figures |= {f"images_{mask}": image_figure(given, mask, data) for mask in MASKS}

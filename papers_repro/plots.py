@@ -61,31 +61,56 @@ def line_panels(panels: Sequence[Panel], *, columns: int = 3) -> Figure:
 
 
 def bar_panels(panels: Mapping[str, Mapping[str, Sequence[float]]], labels: Sequence[str]) -> Figure:
-    """Panels of horizontal bars, a bar a name: the mean, printed, and every seed as a point.
+    """Panels of horizontal bars from zero, a bar a name: the mean, printed, and every seed as a point.
 
     Args:
         panels: title -> name -> values, one a seed.
         labels: of the x axes.
     """
-    most = max(len(bars) for bars in panels.values())
-    figure = Figure(figsize=(4.6 * len(panels) + 0.6, 0.42 * most + 1.2), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (title, bars), label in zip(axes, panels.items(), labels, strict=True):
+    figure, axes, colours = _rows(panels, labels)
+    for ax, bars in zip(axes, panels.values(), strict=True):
         means = [fmean(values) for values in bars.values()]
-        ax.barh(range(len(bars)), means, height=0.62, color=[COLOURS[k % len(COLOURS)] for k in range(len(bars))])
+        ax.barh(range(len(bars)), means, height=0.62, color=[colours[name] for name in bars])
         for position, (mean, values) in enumerate(zip(means, bars.values(), strict=True)):
             if len(values) > 1:
                 ax.plot(values, [position] * len(values), "o", color="#222222", markersize=3.5, alpha=0.8)
             edge = max([mean, *values])
             ax.annotate(f"{mean:.3g}", (edge, position), (5, 0), textcoords="offset points", va="center", fontsize=9.5)
-        ax.set_yticks(range(len(bars)), list(bars))
-        ax.invert_yaxis()
         ax.margins(x=0.18)
+    return figure
+
+
+def point_panels(panels: Mapping[str, Mapping[str, Sequence[float]]], labels: Sequence[str]) -> Figure:
+    """Panels of points, a row a name, for quantities whose zero means nothing: the mean, printed, and every seed."""
+    figure, axes, colours = _rows(panels, labels)
+    for ax, rows in zip(axes, panels.values(), strict=True):
+        for position, (name, values) in enumerate(rows.items()):
+            mean = fmean(values)
+            ax.plot(values, [position] * len(values), "o", color=colours[name], markersize=6, alpha=0.6)
+            ax.plot([mean, mean], [position - 0.25, position + 0.25], color=colours[name], linewidth=2.2)
+            place = (max(values), position)
+            ax.annotate(f"{mean:.2f}", place, (8, 0), textcoords="offset points", va="center", fontsize=9.5)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.margins(x=0.25)
+    return figure
+
+
+def _rows(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], labels: Sequence[str]
+) -> tuple[Figure, Sequence[Any], dict[str, str]]:
+    """Axes with a row a name, and a colour for each name, the same in all panels."""
+    most = max(len(rows) for rows in panels.values())
+    figure = Figure(figsize=(4.6 * len(panels) + 0.6, 0.42 * most + 1.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    for ax, (title, rows), label in zip(axes, panels.items(), labels, strict=True):
+        ax.set_yticks(range(len(rows)), list(rows))
+        ax.invert_yaxis()
         ax.set_title(title)
         ax.set_xlabel(label)
         clean_axes(ax)
         ax.grid(axis="y", visible=False)
-    return figure
+    return figure, axes, dict(zip(names, cycle(COLOURS), strict=False))
 
 
 def _draw(ax: Any, name: str, series: Series, colour: str, marker: str) -> None:
@@ -106,11 +131,16 @@ def _draw(ax: Any, name: str, series: Series, colour: str, marker: str) -> None:
 
 
 def _dress(ax: Any, panel: Panel) -> None:
-    if panel.log_x:
-        ax.set_xscale("log")
-        plain_ticks(ax.xaxis)
-    if panel.log_y:
-        ax.set_yscale("log")
+    for log, axis, scale, limits in (
+        (panel.log_x, ax.xaxis, ax.set_xscale, ax.get_xlim),
+        (panel.log_y, ax.yaxis, ax.set_yscale, ax.get_ylim),
+    ):
+        if log:
+            scale("log")
+            low, high = limits()
+            # Plain numbers, unless they would be too many or too long.
+            if high < 200 * low and low > 1e-3:
+                plain_ticks(axis)
     ax.set_title(panel.title)
     ax.set_xlabel(panel.x_label)
     ax.set_ylabel(panel.y_label)
