@@ -77,12 +77,12 @@ SCALES = {
     ),
     "synthetic": Scale(
         {
-            "slices": Part(Scans((6, 2, 4), 2, (64, 56), 4, (0, 0, 0)), _poisson(4, 12), 6, 3, 2, 12, 20, 3e-3),
+            "slices": Part(Scans((6, 2, 4), 2, (48, 44), 3, (0, 0, 0), 12), _poisson(4, 10), 6, 3, 2, 12, 20, 3e-3),
             "volume": Part(
-                Scans((4, 1, 2), 10, (40, 36), 4, (0, 0, 0), 12, "volume"), _poisson(4, 10), 6, 3, 2, 8, 15, 3e-3
+                Scans((4, 1, 2), 8, (32, 32), 3, (0, 0, 0), 12, "volume"), _poisson(4, 8), 6, 3, 2, 8, 15, 3e-3
             ),
             "cine": Part(
-                Scans((4, 1, 2), 8, (40, 36), 4, (0, 0, 0), 12, "cine"),
+                Scans((4, 1, 2), 6, (32, 32), 3, (0, 0, 0), 12, "cine"),
                 MaskSettings(kind="variable", acceleration=4, center_fraction=0.08), 6, 3, 2, 8, 15, 3e-3,
             ),
         },
