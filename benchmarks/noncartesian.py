@@ -24,18 +24,12 @@ from convexrecon.training.train import train
 
 
 def run(acceleration: float, options: argparse.Namespace) -> RunSettings:
-    """Blocks that see the current image, the zero-filled one and that of conjugate gradients, where they start."""
+    """A start from conjugate gradients, half of the gates whitened, a quarter of the chosen lam."""
     return RunSettings(
         mask=MaskSettings("shots", acceleration),
-        model=ModelSettings(
-            blocks=options.blocks,
-            kernel=5,
-            units=options.units,
-            initial="cg_sense",
-            inputs=("image", "zero_filled", "initial"),
-        ),
-        convex=ConvexSettings(ProgramSettings(tolerance=1e-4), lam_scale=options.lam_scale),
-        validation_fraction=0.25,
+        model=ModelSettings(blocks=options.blocks, kernel=5, units=options.units, initial="cg_sense"),
+        convex=ConvexSettings(ProgramSettings(tolerance=1e-4), whitened=0.5, lam_scale=0.25),
+        validation_fraction=0.2,
         batch_size=2,
     )
 
@@ -63,11 +57,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="image stack to train on; random anatomies if left out")
     parser.add_argument("--test-images", type=Path, help="image stack to test on")
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--volumes", type=int, default=8, help="of two slices, a quarter of them for validation")
+    parser.add_argument("--volumes", type=int, default=22, help="of two slices, a fifth of them for validation")
     parser.add_argument("--noise", type=float, default=0.01)
-    parser.add_argument("--blocks", type=int, default=4)
-    parser.add_argument("--units", type=int, default=16)
-    parser.add_argument("--lam-scale", type=float, default=1.0)
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--units", type=int, default=32)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

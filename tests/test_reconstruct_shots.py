@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_refused(run: Path, shot_scans: Path, scans: Path, 
     scan = shot_scans / "head_000.h5"
     with pytest.raises(InputError, match="is the scan itself"):
         reconstruct_file(run, scan, scan, progress=False)
-    with pytest.raises(InputError, match="layout 'volume' asked for"):
+    with pytest.raises(InputError, match="asked for of a scan along a trajectory"):
         reconstruct_file(run, scan, tmp_path / "out.h5", layout="volume", progress=False)
     with pytest.raises(InputError, match="is on the grid"):
         reconstruct_file(run, scans / "head_000.h5", tmp_path / "out.h5", undersample_it=True, progress=False)

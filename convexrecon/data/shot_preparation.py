@@ -18,10 +18,11 @@ from convexrecon.data.shared_trajectories import Trajectory, fourier_of, traject
 from convexrecon.data.slice_preparation import LEAST_CALIBRATION, PreparationSettings
 from convexrecon.errors import InputError
 from convexrecon.physics.conjugate_gradient import conjugate_gradient
+from convexrecon.physics.fourier import fft, ifft
 from convexrecon.physics.noncartesian_maps import noncartesian_maps
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.nufft import uncentre_samples
-from convexrecon.physics.shot_sampling import dense_extent
+from convexrecon.physics.shot_sampling import covered_region, dense_extent
 
 # Of the targets, which converge to a few digits more than noise leaves them.
 TARGET_LAM = 1e-4
@@ -109,7 +110,7 @@ def prepare_shots(
 ) -> None:
     """Prepare one scan; `prepared_shots` says what is in the file.
 
-    The target is that of density-compensated least squares from all shots.
+    The target is that of density-compensated least squares from all shots, see `all_shots_image`.
 
     Args:
         path: the ISMRMRD file.
@@ -177,12 +178,19 @@ def shot_maps(samples: Tensor, trajectory: Trajectory, settings: PreparationSett
 
 
 def all_shots_image(samples: Tensor, trajectory: Trajectory, maps: Tensor) -> Tensor:
-    """The image (*N) of all samples (C, shots, S), by density-compensated CG-SENSE with maps (C, *N)."""
+    """The image (*N) of all samples (C, shots, S), by density-compensated CG-SENSE with maps (C, *N).
+
+    Without the corners of k-space that no shot reaches: there converged iterations amplify noise, in a radial scan of
+    eight coils to six times the noise of all the rest.
+    """
     sense = NonCartesianSense(maps.unsqueeze(0), fourier_of(trajectory).to(maps.device))
     adjoint = sense.adjoint(sense.weigh(samples.flatten(1).unsqueeze(0)))
-    return conjugate_gradient(
+    image = conjugate_gradient(
         lambda x: sense.normal(x) + TARGET_LAM * x, adjoint, tolerance=1e-5, max_iterations=TARGET_ITERATIONS
     ).solution[0]
+    region = covered_region(trajectory.coordinates, trajectory.shape).to(image.device)
+    axes = len(trajectory.shape)
+    return (maps.abs().amax(0) > 0) * ifft(region * fft(image, axes), axes)
 
 
 def shots_stamp(path: Path, form: str, settings: PreparationSettings, units: Units | None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from convexrecon.physics.masks import MaskSettings
 
 # Of so many samples a hull takes a moment.
 _HULL_POINTS = 100_000
+# Beyond this, relative to the ends of the axes, samples are in the corners of k-space.
+_CORNER = 1.02
 # Of the cells of a densely sampled region that have a sample.
 _DENSE_SHARE = 0.75
 KINDS = ("shots", "full")
@@ -100,3 +102,20 @@ def dense_extent(coordinates: Tensor, most: int) -> int:
         if len(inside) >= wanted and covered_cells(inside) >= _DENSE_SHARE * wanted:
             return size
     return 0
+
+
+def covered_region(coordinates: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Which whole cycles of k-space lie within what shots reach: (*N) bool, uncentred (DC at index 0).
+
+    An ellipse or ellipsoid with the proportions of k-space, or, of a stack, such a cylinder; all of k-space where
+    samples (..., d) lie in its corners, too. What is not covered can only be told from several coils, with much noise.
+    """
+    points = coordinates.reshape(-1, coordinates.shape[-1]).double().cpu()
+    points = points * 2 / points.new_tensor(shape)
+    grids = torch.meshgrid(*(torch.fft.fftfreq(n, 0.5, dtype=torch.float64) for n in shape), indexing="ij")
+    cycles = torch.stack(grids, -1)
+    for axes in (slice(None), slice(-2, None)):
+        reach = float(torch.linalg.vector_norm(points[:, axes], dim=-1).max())
+        if reach <= _CORNER:
+            return torch.linalg.vector_norm(cycles[..., axes], dim=-1) <= reach * (1 + 1e-6)
+    return torch.ones(shape, dtype=torch.bool)

@@ -54,12 +54,21 @@ def test_the_operator_is_that_built_by_hand(shot_scans: Path, prepared_shots: Pa
     assert torch.allclose(batch.sense.normal(batch.target), sense.normal(batch.target), atol=1e-4)
 
 
-def test_the_target_explains_what_was_measured(prepared_shots: Path) -> None:
-    batch = PreparedSlices(prepared_shots, MaskSettings("full")).load(0)
-    misfit = batch.sense.forward(batch.target) - batch.kspace
-    assert float(misfit.norm()) < 0.12 * float(batch.kspace.norm())
-    gradient = batch.sense.adjoint(misfit)
-    assert float(gradient.norm()) < 1e-3 * float(batch.sense.adjoint(batch.kspace).norm())
+def test_the_target_is_as_clean_as_the_scan(tmp_path: Path) -> None:
+    """Noise of 1 % stays that, though converged iterations amplify it where nothing is sampled."""
+    found = {}
+    for noise in (0.0, 0.01):
+        scans, out = tmp_path / f"scans{noise}", tmp_path / f"out{noise}"
+        simulate_trajectories(
+            scans, "radial", volumes=1, slices=1, size=(36, 36), coils=4, noise=noise, anatomy="head", progress=False
+        )
+        prepare(scans, out, PreparationSettings(), progress=False)
+        batch = PreparedSlices(out, MaskSettings("full")).load(0)
+        found[noise] = batch.target[0] * batch.scale
+    error = float((found[0.01] - found[0.0]).norm() / found[0.0].norm())
+    assert 0.001 < error < 0.03
+    explained = batch.sense.forward(batch.target)
+    assert float((explained - batch.kspace).norm()) < 0.15 * float(batch.kspace.norm())
 
 
 def test_slices_of_one_choice_of_shots_are_batched_and_share_its_operator(prepared_shots: Path) -> None:

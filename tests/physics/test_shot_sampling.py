@@ -6,7 +6,7 @@ from torch import Tensor
 
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskKind, MaskSettings, sampling_mask
-from convexrecon.physics.shot_sampling import covered_cells, covered_share, dense_extent, kept_shots
+from convexrecon.physics.shot_sampling import covered_cells, covered_region, covered_share, dense_extent, kept_shots
 from convexrecon.physics.trajectories import radial, spiral, stack_of_stars
 
 
@@ -93,3 +93,18 @@ def test_the_dense_centre_ends_where_shots_part() -> None:
     assert 10 <= dense_extent(radial((64, 64), 20), 40) <= 22
     assert 4 <= dense_extent(spiral((64, 64), 16, density=2)[::4], 24) <= 8
     assert dense_extent(radial((64, 64), 2), 24) == 0
+
+
+def test_the_region_is_what_shots_reach() -> None:
+    disc = covered_region(radial((48, 40), 80), (48, 40))
+    assert bool(disc[0, 0])
+    assert bool(disc[24, 0])
+    assert not bool(disc[20, 17])
+    assert float(disc.float().mean()) == pytest.approx(torch.pi / 4, rel=0.03)
+    half = covered_region(radial((48, 40), 80) / 2, (48, 40))
+    assert float(half.float().mean()) == pytest.approx(torch.pi / 16, rel=0.06)
+    cylinder = covered_region(TRAJECTORIES["partitions"], (6, 16, 16))
+    assert torch.equal(cylinder, cylinder[:1].expand(6, -1, -1))
+    assert not bool(cylinder[0, 7, 7])
+    corners = torch.cartesian_prod(torch.arange(-8.0, 8), torch.arange(-8.0, 8))
+    assert bool(covered_region(corners, (16, 16)).all())
