@@ -2,27 +2,33 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from convexrecon.cli_options import AsJson, Device, Quiet, device_named
+from convexrecon.cli_options import AsJson, Device, Quiet, device_named, one_of
 from convexrecon.errors import InputError
 
 
 def explain(
     run: Annotated[Path, typer.Argument(help="Run folder of a trained model.")],
-    file: Annotated[Path, typer.Argument(help="fastMRI-style scan, or a prepared volume.")],
+    file: Annotated[Path, typer.Argument(help="Cartesian scan of any format, or a prepared volume.")],
     slice_: Annotated[int, typer.Option("--slice", help="Slice, frame or plane, from 0.")],
     pixel: Annotated[str, typer.Option(help="Y,X in the reconstructed image, from 0: 40,52.")],
     out: Annotated[Path, typer.Option(help="HTML page.")] = Path("pixel.html"),
     grid: Annotated[int, typer.Option(help="Other pixels that can be clicked, at most.")] = 100,
+    layout: Annotated[
+        str | None, typer.Option(help="slices, volume or cine; what the file says by default.", show_default=False)
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """What a network does at one pixel: gates, filters, contributions, what it depends on; a page to click on."""
+    from convexrecon.data.prepared_files import Layout
     from convexrecon.report.pixel_page import explain_pixel
+
+    known = None if layout is None else one_of("layout", layout, get_args(Layout))
 
     found = explain_pixel(
         run,
@@ -31,6 +37,7 @@ def explain(
         slice_index=slice_,
         pixel=pixel_named(pixel),
         grid=grid,
+        layout=known,
         device=device_named(device),
         progress=not (quiet or as_json),
     )

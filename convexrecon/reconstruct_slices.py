@@ -1,6 +1,7 @@
 """The slices of a scan reconstructed one by one, by a network of two axes."""
 
 import time
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from convexrecon.cascade import Cascade
-from convexrecon.data.dataset import undersample
+from convexrecon.data.dataset import Batch, undersample
 from convexrecon.data.prepared_files import Layout
 from convexrecon.data.scan import ReadSlice, Scan
 from convexrecon.data.slice_preparation import (
@@ -29,6 +30,23 @@ from convexrecon.training.config import RunSettings
 
 # A larger calibration region says nothing more of smooth sensitivities and costs time.
 LARGEST_CALIBRATION = 24
+
+
+@dataclass(frozen=True, eq=False)
+class SliceSampling:
+    """Which samples of a scan its slices are reconstructed from.
+
+    Attributes:
+        mask: (y, x) float32 zeros and ones, centred.
+        retrospective: whether a fully sampled scan is undersampled here, so that there is a reference.
+        crops: whether the readout is y and is cropped in image space.
+        in_volume: whether the slices are those of a volume.
+    """
+
+    mask: Tensor
+    retrospective: bool
+    crops: bool
+    in_volume: bool
 
 
 def reconstruct_slices(
@@ -59,14 +77,9 @@ def reconstruct_slices(
     Raises:
         InputError: a scan that cannot be read, no calibration region in its mask.
     """
-    sampled = _sampled(info, read)
-    retrospective = is_fully_sampled(sampled)
-    in_volume = info.volumetric or layout == "volume"
-    # A volume's y is a phase encode: only a readout can be cropped.
-    crops = not in_volume and bool((sampled == sampled[:1]).all())
-    rows = min(info.recon_size[0], info.shape[2]) if crops else info.shape[2]
-    mask = _mask(info, settings, sampled, rows, retrospective)
-    size = (min(info.recon_size[0], rows), min(info.recon_size[1], info.shape[3]))
+    sampling = slice_sampling(info, read, layout, settings)
+    mask, retrospective, in_volume = sampling.mask, sampling.retrospective, sampling.in_volume
+    size = (min(info.recon_size[0], mask.shape[0]), min(info.recon_size[1], info.shape[3]))
     filled = list(range(info.shape[0]))
     if in_volume:
         filled = filled_slices(info, lambda index: torch.from_numpy(read(index)))
@@ -75,21 +88,21 @@ def reconstruct_slices(
     magnitude = images.create_dataset("reconstruction", (info.shape[0], *size), "f4")
     seconds, done = 0.0, []
     for index in tqdm(filled, "reconstructing", leave=False, disable=not progress):
-        samples = torch.from_numpy(read(index))
-        kspace = crop_oversampling(samples, mask.shape[0]) if crops else samples
         try:
-            with named(info, index):
-                image, reference, spent = _one_slice(cascade, kspace.to(device), mask.to(device), retrospective)
+            batch, reference = undersampled_slice(info, read, index, sampling, device)
         except EmptySliceError:
             if in_volume:
                 continue
             raise
-        seconds += spent
+        started = time.perf_counter()
+        with torch.no_grad():
+            image = (cascade(batch.sense, batch.kspace)[0] * batch.scale[0]).cpu()
+        seconds += time.perf_counter() - started
         done.append(index)
         stores["reconstruction_complex"][index] = crop_centre(image, size).numpy()
         magnitude[index] = crop_centre(image, size).abs().numpy()
-        if retrospective:
-            stores["target_complex"][index] = crop_centre(reference, size).numpy()
+        if reference is not None:
+            stores["target_complex"][index] = crop_centre(reference.cpu(), size).numpy()
     images.create_dataset("mask", data=mask.numpy())
     if not retrospective:
         return mask, seconds, []
@@ -97,25 +110,47 @@ def reconstruct_slices(
     return mask, seconds, score_volume("reconstruction", info.volume, found, references, done, 0.0)
 
 
-def _one_slice(cascade: Cascade, full: Tensor, mask: Tensor, retrospective: bool) -> tuple[Tensor, Tensor, float]:
-    """One slice's image and, where there is one, its reference, in the scanner's units; and the seconds."""
-    extent = calibration_extent(mask)
-    limited = (min(extent[0], LARGEST_CALIBRATION), min(extent[1], LARGEST_CALIBRATION))
-    kernel = min(PreparationSettings().espirit_kernel, *limited)
-    measured, maps, _ = prepare_slice(
-        full * mask,
-        (int(full.shape[-2]), int(full.shape[-1])),
-        PreparationSettings(espirit_kernel=kernel),
-        calibration=limited,
-        crop_readout=False,
-    )
-    batch = undersample(measured, maps, mask)
-    started = time.perf_counter()
-    with torch.no_grad():
-        image = cascade(batch.sense, batch.kspace)[0] * batch.scale[0]
-    spent = time.perf_counter() - started
-    reference = combined(full, maps) if retrospective else image
-    return image.cpu(), reference.cpu(), spent
+def slice_sampling(info: Scan, read: ReadSlice, layout: Layout, settings: RunSettings) -> SliceSampling:
+    """The scan's own samples or, of a fully sampled one, those of a mask as in training, seeded by its name.
+
+    Raises:
+        InputError: k-space that is zero everywhere, a mask that does not suit its size.
+    """
+    sampled = _sampled(info, read)
+    retrospective = is_fully_sampled(sampled)
+    in_volume = info.volumetric or layout == "volume"
+    # A volume's y is a phase encode: only a readout can be cropped.
+    crops = not in_volume and bool((sampled == sampled[:1]).all())
+    rows = min(info.recon_size[0], info.shape[2]) if crops else info.shape[2]
+    return SliceSampling(_mask(info, settings, sampled, rows, retrospective), retrospective, crops, in_volume)
+
+
+def undersampled_slice(
+    info: Scan, read: ReadSlice, index: int, sampling: SliceSampling, device: torch.device
+) -> tuple[Batch, Tensor | None]:
+    """One slice as a batch of one and, where there is one, its reference (y, x) in the scanner's units.
+
+    Coil sensitivities come from the fully sampled centre of the mask.
+
+    Raises:
+        InputError: a slice that cannot be read, no calibration region in the mask.
+        EmptySliceError: a slice without an object.
+    """
+    samples, mask = torch.from_numpy(read(index)), sampling.mask.to(device)
+    full = (crop_oversampling(samples, mask.shape[0]) if sampling.crops else samples).to(device)
+    with named(info, index):
+        extent = calibration_extent(mask)
+        limited = (min(extent[0], LARGEST_CALIBRATION), min(extent[1], LARGEST_CALIBRATION))
+        kernel = min(PreparationSettings().espirit_kernel, *limited)
+        measured, maps, _ = prepare_slice(
+            full * mask,
+            (int(full.shape[-2]), int(full.shape[-1])),
+            PreparationSettings(espirit_kernel=kernel),
+            calibration=limited,
+            crop_readout=False,
+        )
+        batch = undersample(measured, maps, mask, volume=info.volume, slice_index=index, recon_size=info.recon_size)
+    return batch, combined(full, maps) if sampling.retrospective else None
 
 
 def _sampled(info: Scan, read: ReadSlice) -> Tensor:

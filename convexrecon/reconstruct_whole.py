@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.cascade import Cascade
-from convexrecon.data.dataset import undersample
+from convexrecon.data.dataset import Batch, undersample
 from convexrecon.data.prepared_files import Layout
 from convexrecon.data.scan import ReadSlice, Scan
 from convexrecon.data.slice_preparation import PreparationSettings, combined, crop_oversampling
@@ -57,6 +57,26 @@ def reconstruct_whole(
     Raises:
         InputError: a scan that cannot be read, no calibration region in its mask.
     """
+    batch, reference, mask = whole_sample(info, read, layout, settings, device)
+    started = time.perf_counter()
+    with torch.no_grad():
+        image = (cascade(batch.sense, batch.kspace)[0] * batch.scale[0]).cpu()
+    spent = time.perf_counter() - started
+    return Whole(image, None if reference is None else reference.cpu(), mask, spent)
+
+
+def whole_sample(
+    info: Scan, read: ReadSlice, layout: Layout, settings: RunSettings, device: torch.device
+) -> tuple[Batch, Tensor | None, Tensor]:
+    """All slices or frames of a scan as a network of three axes sees them; arguments as of `reconstruct_whole`.
+
+    Returns:
+        The batch of one sample; of a fully sampled scan its reference, (z or t, y, x), in the scanner's units; the
+        centred mask, (y, x) of a volume, (t, y, x) of a series.
+
+    Raises:
+        InputError: as `reconstruct_whole`.
+    """
     frames = _sampled(info, read, layout)
     retrospective = all(is_fully_sampled(frame) for frame in frames)
     crops = layout == "cine" and bool((frames == frames[:, :1]).all())
@@ -79,19 +99,15 @@ def reconstruct_whole(
         parts = list(prepared(info, options, measured, calibration=limited, crop_readout=False))
         kspace = torch.stack([part[0] for part in parts], 1)
         maps = parts[0][1].unsqueeze(1) if layout == "cine" else torch.stack([part[1] for part in parts], 1)
-        batch = undersample(kspace, maps, mask.to(device), volume=info.volume)
+        batch = undersample(kspace, maps, mask.to(device), volume=info.volume, recon_size=info.recon_size)
     except InputError as error:
         message = str(error)
         raise InputError(message if message.startswith(str(info.path)) else f"{info.path}: {message}") from None
-    started = time.perf_counter()
-    with torch.no_grad():
-        image = (cascade(batch.sense, batch.kspace)[0] * batch.scale[0]).cpu()
-    spent = time.perf_counter() - started
     reference = None
     if retrospective:
         of_slices = maps.expand(kspace.shape).unbind(1)
         reference = torch.stack([combined(full(index), m).cpu() for index, m in enumerate(of_slices)])
-    return Whole(image, reference, mask, spent)
+    return batch, reference, mask
 
 
 def _sampled(info: Scan, read: ReadSlice, layout: Layout) -> Tensor:

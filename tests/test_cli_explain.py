@@ -18,7 +18,7 @@ from convexrecon.cli import main
 from convexrecon.errors import InputError
 from convexrecon.reconstruct import reconstruct_file
 from convexrecon.report.pixel_page import PixelPage, explain_pixel
-from convexrecon.scan_sample import sample_of_file
+from convexrecon.scan_sample import pixel_size, sample_of_file
 from convexrecon.training.config import RunSettings
 from convexrecon.training.train import train
 from convexrecon.weights import load_cascade
@@ -88,7 +88,7 @@ def test_its_numbers_add_up(run: Path, page: PixelPage) -> None:
         assert total.tolist() == pytest.approx([denoised.real, denoised.imag], abs=1e-5)
 
 
-def test_the_page_holds_all_it_shows(page: PixelPage) -> None:
+def test_the_page_holds_all_it_shows(page: PixelPage, scan: Path) -> None:
     text = page.out.read_text()
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:|/)""", text)
     data = data_of(page.out)
@@ -103,6 +103,7 @@ def test_the_page_holds_all_it_shows(page: PixelPage) -> None:
     assert read.gates is not None
     assert pixels[0]["blocks"][0]["gates"] == "".join(str(int(gate)) for gate in read.gates)
     assert len(text) < 1e6
+    assert data["spacing"] == pixel_size(scan)  # simulated scans state none
 
 
 def test_prepared_volumes_are_explained_too(run: Path, scan: Path, prepared: Path, tmp_path: Path) -> None:
@@ -111,6 +112,7 @@ def test_prepared_volumes_are_explained_too(run: Path, scan: Path, prepared: Pat
     )
     assert found.pixels == 1
     assert found.error is not None
+    assert data_of(found.out)["spacing"] is None
     with pytest.raises(InputError, match="no slice 2; expected 0 to 1"):
         sample_of_file(run, prepared / scan.name, 2)
 

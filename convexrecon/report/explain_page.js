@@ -140,11 +140,12 @@
     const image = new Image(), canvas = $("explain-image"), [rows, columns] = data.shape;
     image.onload = () => {
       const zoom = Math.max(1, Math.floor(520 / Math.max(rows, columns)));
-      canvas.width = columns * zoom; canvas.height = rows * zoom;
+      const spacing = data.spacing || [1, 1], zoomY = zoom * spacing[0] / spacing[1];
+      canvas.width = columns * zoom; canvas.height = rows * zoomY;
       const context = canvas.getContext("2d");
       context.imageSmoothingEnabled = false;
       context.drawImage(image, 0, 0, canvas.width, canvas.height);
-      const middle = ([y, x]) => [(x + 0.5) * zoom, (y + 0.5) * zoom];
+      const middle = ([y, x]) => [(x + 0.5) * zoom, (y + 0.5) * zoomY];
       context.fillStyle = "#56B4E9";
       data.pixels.forEach((pixel) => { const [x, y] = middle(pixel.at); context.fillRect(x - 2, y - 2, 4, 4); });
       const [x, y] = middle(data.pixels[shown].at);
@@ -152,8 +153,19 @@
         context.strokeStyle = colour; context.lineWidth = width;
         context.beginPath(); context.arc(x, y, 7, 0, 2 * Math.PI); context.stroke();
       });
+      if (data.spacing) scaleBar(context, canvas, zoom / spacing[1]);
     };
     image.src = data.images[background];
+  }
+
+  // A bar of a round length, at most 30 % of the picture's width.
+  function scaleBar(context, canvas, perMm) {
+    const length = [200, 100, 50, 20, 10, 5, 2, 1].find((mm) => mm * perMm <= 0.3 * canvas.width);
+    if (!length) return;
+    context.fillStyle = "#fff";
+    context.fillRect(12, canvas.height - 12, length * perMm, 3);
+    context.font = "12px sans-serif";
+    context.fillText(length >= 10 ? `${length / 10} cm` : `${length} mm`, 12, canvas.height - 17);
   }
 
   function drawNumbers(pixel) {

@@ -44,6 +44,7 @@ def write_explanation(
     title: str,
     subtitle: str = "",
     crop: tuple[slice, slice] = (slice(None), slice(None)),
+    spacing: Sequence[float] | None = None,
 ) -> None:
     """Write the page, atomically.
 
@@ -54,8 +55,9 @@ def write_explanation(
         title: heading.
         subtitle: one line under it.
         crop: the part of the plane (y, x) that is shown; pixels are counted from its corner.
+        spacing: pixel size in mm along y and x, for a scale bar.
     """
-    data = page_data(asked, explanations, crop)
+    data = page_data(asked, explanations, crop) | {"spacing": None if spacing is None else list(spacing)}
     script = resources.files("convexrecon.report").joinpath("explain_page.js").read_text(encoding="utf-8")
     # "</" inside a script would end it.
     embedded = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from convexrecon.data.prepared_files import Layout
 from convexrecon.errors import InputError
 from convexrecon.interpret.explanation import Explainer, PixelExplanation, explainer
 from convexrecon.report.explain_page import as_slices, write_explanation
-from convexrecon.scan_sample import sample_of_file
+from convexrecon.scan_sample import pixel_size, sample_of_file
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.weights import load_cascade
 
@@ -63,6 +64,7 @@ def explain_pixel(
     slice_index: int,
     pixel: tuple[int, int],
     grid: int = 100,
+    layout: Layout | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> PixelPage:
@@ -70,11 +72,12 @@ def explain_pixel(
 
     Args:
         run: run folder of a trained model.
-        file: fastMRI-style scan or prepared volume; see `scan_sample.sample_of_file`.
+        file: scan or prepared volume; see `scan_sample.sample_of_file`.
         out: the HTML file.
         slice_index: slice, frame or plane.
         pixel: (y, x) in the images that `reconstruct_file` writes.
         grid: most other pixels; fewer where the page would be larger than some 8 MB.
+        layout: what a scan's slices are; what it says itself if None.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -84,7 +87,7 @@ def explain_pixel(
     if grid < 0:
         raise InputError(f"grid: expected a number of pixels, 0 for none but the one asked for, found {grid}")
     folder, place = RunFolder(Path(run)), torch.device(device)
-    batch, reference = sample_of_file(run, file, slice_index, device=place)
+    batch, reference = sample_of_file(run, file, slice_index, layout=layout, device=place)
     cascade = load_cascade(folder.weights)[0].to(place)
     size = batch.target.shape[-2:]
     crop = as_slices(size, batch.recon_size)
@@ -101,8 +104,15 @@ def explain_pixel(
     others = [at for at in asked.grid(_affordable(first, grid), plane=plane) if _inside(at, crop) and at != wanted]
     bar = tqdm(others, "explaining pixels", leave=False, disable=not progress)
     found = [first, *[asked.explain(at) for at in bar]]
-    title = f"What {folder.path.resolve().name} does at a pixel"
-    write_explanation(out, asked, found, title=title, subtitle=f"{Path(file).name}, slice {slice_index}", crop=crop)
+    write_explanation(
+        out,
+        asked,
+        found,
+        title=f"What {folder.path.resolve().name} does at a pixel",
+        subtitle=f"{Path(file).name}, slice {slice_index}",
+        crop=crop,
+        spacing=pixel_size(file),
+    )
     return PixelPage(Path(out), pixel, slice_index, first, len(found), _error(asked, first))
 
 
