@@ -19,8 +19,8 @@ VERDICTS = ("yes", "no", "not comparable")
 INTRODUCTION = (
     "Every claim below was taken from the paper named, or from what the paper's authors released; beside it stands "
     "what this library measured. A claim is borne out if our mean meets the rule stated in its row. Synthetic data of "
-    "small size say whether a claim holds in kind; the papers' own figures are for the papers' own data, which "
-    "`--data fastmri` and `--data mridata` take at full settings."
+    "small size say whether a claim holds in kind; the papers' own figures are for their own data, which "
+    "--data fastmri and --data mridata take at full settings."
 )
 
 
@@ -33,7 +33,7 @@ def write_page(papers: dict[Path, Paper], out: Path) -> None:
     """
     sections = [_overview(list(papers.values()))]
     sections += [_section(folder, paper) for folder, paper in papers.items()]
-    write_text(out, render_report("The papers' claims, and ours beside them", sections))
+    write_text(out, render_report("Published claims, and what was measured here", sections))
 
 
 def _overview(papers: Sequence[Paper]) -> Section:

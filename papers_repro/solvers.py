@@ -106,34 +106,31 @@ def exponent(counts: Sequence[int]) -> float:
 
 
 def ratio_claims(found: Sequence[Outcome]) -> list[Claim]:
-    """A row a solver and program: its time over ours."""
-    ours = {(o.case, o.ratio): o for o in found if o.solver == OURS}
+    """A row a solver: its times over ours, a value a program."""
+    ours = {(o.case, o.ratio): o.reached for o in found if o.solver == OURS}
     claims = []
-    for outcome in found:
-        if outcome.solver == OURS:
-            continue
-        mine = ours[outcome.case, outcome.ratio].reached
-        case = CASES[outcome.case]
-        setting = (
-            f"{case.rows:,} pixels, {case.kernel} x {case.kernel}, {case.gates} gates, {outcome.ratio:g} beta_max, "
-            f"{outcome.variant}, one thread"
-        )
-        values: tuple[float, ...] = ()
-        reason = "no time of it for this program is published"
-        if outcome.reached is not None and mine is not None:
-            values = (outcome.reached["cpu"] / mine["cpu"],)
-            setting += f"; {outcome.reached['cpu']:.2f} s against {mine['cpu']:.2f} s"
-        elif outcome.points:
-            reached = outcome.best_gap
-            setting += f"; ended after {outcome.limit:g} s" + (f" at a gap of {reached:.1e}" if reached else "")
-        else:
-            reason = outcome.failure or f"ended after {outcome.limit:g} s without a result"
+    for name in dict.fromkeys(_name(outcome) for outcome in found if outcome.solver != OURS):
+        mine = [outcome for outcome in found if _name(outcome) == name]
+        values, words, failures = [], [], []
+        for outcome in mine:
+            program = f"{outcome.case}, {outcome.ratio:g} beta_max"
+            own, reached = ours[outcome.case, outcome.ratio], outcome.reached
+            if reached is not None and own is not None:
+                values.append(float(reached["cpu"] / own["cpu"]))
+                words.append(f"{program}: {reached['cpu']:.2f} s against {own['cpu']:.2f} s")
+            elif outcome.failure:
+                failures.append(outcome.failure)
+            else:
+                gap = "" if outcome.best_gap is None else f" at a gap of {outcome.best_gap:.1e}"
+                words.append(f"{program}: ended after {outcome.limit:g} s{gap}")
+        reason = failures[0] if failures else "no time of it for these programs is published"
         claims.append(
             Claim(
-                f"the CPU time of {_name(outcome)} to a gap of {TARGET:g} over that of this library",
+                f"the CPU time of {name} to a gap of {TARGET:g} over that of this library",
                 "no time for programs of this kind",
                 "what could be read of the packages' papers",
-                values, "times", ".3g", setting, Rule("not comparable", reason=reason),
+                tuple(values), "times", ".3g", "; ".join([f"settings {mine[0].variant!r}, one thread", *words]),
+                Rule("not comparable", reason=reason),
             )
         )  # fmt: skip
     return claims
@@ -209,11 +206,14 @@ def report(given: Given, scale: Scale) -> None:
     found, counts = trials(given, scale), iterations(given, scale)
     absent = sorted({o.solver for o in found if o.failure and "not installed" in o.failure})
     own = [o.reached["cpu"] for o in found if o.solver == OURS and o.reached]
+    sizes = [CASES[name] for name in scale.cases]
+    programs = [f"“{c.name}” of {c.rows:,} pixels, {c.kernel} x {c.kernel}, {c.gates} gates" for c in sizes]
     notes = [
         "One convex program, the gated denoiser with group lasso and one output, given to every solver with the same "
         f"gates. A solver is done at a gap of {TARGET:g} of the objective at zero, measured by this library in float64 "
         "on the data, the clock stopped. This library's time is all of it, statistics and certificate too: "
-        f"{', '.join(f'{seconds:.2f} s' for seconds in own)}. Preparations of the packages are not counted.",
+        f"{', '.join(f'{seconds:.2f} s' for seconds in own)}. Preparations of the packages are not counted. "
+        f"Programs: {', '.join(programs)}.",
     ]
     if absent:
         notes.append(f"Not installed here, with `pip install convexrecon[compare]` they are run: {', '.join(absent)}.")
