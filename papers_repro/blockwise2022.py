@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from cells import cell
 from claims import Claim, Rule
-from command_line import Given, parsed, script_parser
+from command_line import Given, parsed, run_script, script_parser
 from kooshball_volumes import KooshballScan, kooshball_scans
 from plots import Panel, Series, bar_panels, line_panels, point_panels
 from results import write_paper
@@ -26,6 +26,7 @@ from scans import DataSets, Scans, data_sets
 from convexrecon.cascade import Block, Cascade
 from convexrecon.denoisers.building import new_denoiser
 from convexrecon.denoisers.patchwise import receptive_field
+from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import tune, zero_filled
 from convexrecon.evaluate.l1_wavelet import l1_wavelet
 from convexrecon.evaluate.metrics import psnr
@@ -228,6 +229,8 @@ def figures_of(rows: Sequence[Row], runs: Sequence[Row]) -> dict[str, Picture]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and train what is missing, write the table."""
     given = parsed(script_parser(__doc__), arguments)
+    if given.data == "fastmri":
+        raise InputError("--data fastmri: its scans are of two axes; expected --data mridata FOLDER, of volumes")
     scale = SCALES[given.size]
     data = data_sets(given, scale.scans, given.out / "data")
     first = kooshball_scans(data.test, scale.shots, scale.noise, given.device, most=1)[0]
@@ -258,4 +261,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

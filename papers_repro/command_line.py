@@ -1,7 +1,8 @@
 """The command line that the scripts of all papers share."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -80,3 +81,11 @@ def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = No
     size: Size = "full" if real else "tiny" if rest.tiny else "synthetic"
     path = Path(places[0]) if real else None
     return Given(rest.out, kind, path, size, seeds, torch.device(rest.device), rest)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main; what is wrong with its input is told in a line, without a traceback."""
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

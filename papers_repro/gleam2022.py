@@ -13,7 +13,7 @@ from statistics import fmean
 
 import benchmark_scripts as benchmark_scripts
 from claims import Claim, Rule
-from command_line import Given, parsed, script_parser
+from command_line import Given, parsed, run_script, script_parser
 from gleam2022_runs import (
     COSTS,
     SCALES,
@@ -198,4 +198,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -15,7 +15,7 @@ from statistics import fmean
 
 from cells import cell
 from claims import Claim, Rule
-from command_line import Given, parsed, script_parser
+from command_line import Given, parsed, run_script, script_parser
 from denoising_pairs import Pairs, digit_pairs, scan_pairs
 from iclr2021_patterns import cluster_figure, null_claim, response_figure
 from plots import Panel, Series, line_panels
@@ -217,4 +217,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -15,7 +15,7 @@ from typing import Any
 
 import benchmark_scripts as benchmark_scripts
 from claims import Claim, Rule
-from command_line import Given, parsed, script_parser
+from command_line import Given, parsed, run_script, script_parser
 from ismrm2021_runs import (
     MASKS,
     SCALES,
@@ -238,4 +238,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -15,7 +15,7 @@ from statistics import fmean
 import benchmark_scripts as benchmark_scripts
 from cells import cell
 from claims import Claim, Rule
-from command_line import Given, parsed, script_parser
+from command_line import Given, parsed, run_script, script_parser
 from plots import Panel, Series, line_panels
 from results import write_paper
 from reversible import METHODS, measure, network
@@ -276,4 +276,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

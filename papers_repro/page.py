@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from claims import COLUMNS
+from command_line import run_script
 from results import Paper, read_paper
 
 from convexrecon.atomic_write import write_text
@@ -74,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

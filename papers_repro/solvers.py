@@ -21,7 +21,7 @@ import benchmark_scripts as benchmark_scripts
 import numpy as np
 from cells import cell
 from claims import Claim, Rule
-from command_line import Given, parsed, script_parser
+from command_line import Given, parsed, run_script, script_parser
 from plots import Panel, Series, line_panels
 from public_solvers import BEST, SETTINGS
 from results import write_paper
@@ -240,4 +240,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -52,6 +52,14 @@ def test_a_script_writes_table_figures_and_page_and_resumes(tmp_path: Path) -> N
     assert "Not borne out" in page
 
 
+def test_a_script_tells_what_is_wrong_in_a_line(tmp_path: Path) -> None:
+    found = run("blockwise2022.py", "--out", str(tmp_path / "out"), "--data", "fastmri", str(tmp_path))
+    assert found.returncode == 1
+    assert found.stderr.splitlines() == [
+        "error: --data fastmri: its scans are of two axes; expected --data mridata FOLDER, of volumes"
+    ]
+
+
 def test_an_unfinished_folder_has_no_page(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="came to its end"):
         read_paper(tmp_path)
