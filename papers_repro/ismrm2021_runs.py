@@ -64,7 +64,7 @@ def settings_of(stacking: str, method: str, mask: str, seed: int, scale: Scale) 
     """A run. Of stacked channels the opponent is five convolutions beside a skip, as wide as what is stacked."""
     whitened = 0.5 if (mask, stacking) == ("Poisson", "cascade") else 0.0
     # Without data consistency nothing holds a layer back that fits the noise of few slices.
-    strength = 1e-4 if stacking == "cascade" else scale.feature_beta
+    strength = scale.feature_beta if (stacking, method) == ("features", "convex") else 1e-4
     convex = ConvexSettings(ProgramSettings(beta_ratio=strength), gates="patches", whitened=whitened)
     descent = DescentSettings(
         epochs=scale.epochs[mask],
