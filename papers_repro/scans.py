@@ -9,8 +9,8 @@ from command_line import Given
 from convexrecon.data.fastmri_writing import write_scan
 from convexrecon.data.ismrmrd import read_cartesian, readout_slices
 from convexrecon.data.preparation import PreparationSettings, prepare
-from convexrecon.data.scans import find_scans
 from convexrecon.data.prepared_files import Layout
+from convexrecon.data.scans import find_scans
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.errors import InputError
 
