@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convexrecon.data import sample_batch
+from convexrecon.data.order_statistic import order_statistic
 from convexrecon.data.prepared_files import SliceKey, read_sample, samples_of_folder
 from convexrecon.data.prepared_shots import SHOT_LAYOUTS, load_shots, shots_kept
 from convexrecon.data.sample_batch import Batch as Batch
@@ -261,13 +263,20 @@ def _volume_scale(path: Path, modified: int, frames: int, shape: tuple[int, ...]
     count = math.prod(shape[-2:])
     bits = np.unpackbits(np.frombuffer(packed_mask, np.uint8), count=count)
     mask = torch.from_numpy(bits).reshape(shape[-2:]).float()
-    magnitudes = []
-    for start in range(0, frames, shape[1]):
-        part = (shape[0], min(shape[1], frames - start), *shape[-2:])
-        kspace, maps, _, _ = read_sample(SliceKey(path, path.stem, start, part, frames))
-        batch = undersample(kspace, maps, mask, scale=1.0)
-        magnitudes.append(batch.sense.adjoint(batch.kspace).abs().flatten())
-    return float(bright(torch.cat(magnitudes)))
+
+    def magnitudes() -> Iterator[Tensor]:
+        for start in range(0, frames, shape[1]):
+            part = (shape[0], min(shape[1], frames - start), *shape[-2:])
+            kspace, maps, _, _ = read_sample(SliceKey(path, path.stem, start, part, frames))
+            batch = undersample(kspace, maps, mask, scale=1.0)
+            yield batch.sense.adjoint(batch.kspace).abs().flatten()
+
+    entries = frames * count
+    if entries <= sample_batch.QUANTILE_ENTRIES:
+        return float(bright(torch.cat(list(magnitudes()))))
+    # No more of a volume is ever held than a slab.
+    found = order_statistic(magnitudes, math.ceil(0.95 * entries))
+    return found if found > 0 else order_statistic(magnitudes, entries)
 
 
 def _shuffled(items: list[Item], rng: torch.Generator | None) -> list[Item]:

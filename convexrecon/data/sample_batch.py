@@ -12,7 +12,7 @@ from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.sense import Sense
 
 # torch.quantile takes no more numbers than this.
-_QUANTILE_ENTRIES = 2**24
+QUANTILE_ENTRIES = 2**24
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Batch:
 
 def bright(magnitudes: Tensor) -> Tensor:
     """The 95th percentile of (n,), or the maximum where that is zero: a scalar."""
-    if magnitudes.numel() > _QUANTILE_ENTRIES:
+    if magnitudes.numel() > QUANTILE_ENTRIES:
         found = magnitudes.kthvalue(math.ceil(0.95 * magnitudes.numel())).values
     else:
         found = torch.quantile(magnitudes, 0.95)

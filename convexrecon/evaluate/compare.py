@@ -20,7 +20,7 @@ from convexrecon.evaluate.baselines import Reconstruction, Tuning, cg_sense, tun
 from convexrecon.evaluate.l1_wavelet import l1_wavelet
 from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
 from convexrecon.evaluate.pictured_shots import PicturedShots, pictured_shots
-from convexrecon.evaluate.tables import Summary, summarize
+from convexrecon.evaluate.tables import Scored, Summary, summarize
 from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.fourier import crop_centre
 from convexrecon.physics.sense import Sense
@@ -32,6 +32,14 @@ Method = Callable[[ForwardModel, Tensor], Tensor]
 
 # Training slices on which the baselines' weights are tuned.
 TUNING_SLICES = 3
+# What one score is of, by the layout of the data.
+SCORED: dict[StoredLayout, Scored] = {
+    "slices": "slice",
+    "volume": "volume",
+    "cine": "series",
+    "noncartesian": "slice",
+    "noncartesian-volume": "volume",
+}
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,12 @@ def evaluate_runs(
         methods[name] = _network(run, slices, target)
     scores: list[SliceScore] = []
     pictured: list[Pictured] = []
-    with tqdm(total=len(slices), desc="evaluating slices", leave=False, disable=not progress) as bar:
+    with tqdm(
+        total=len(slices),
+        desc=f"evaluating {SCORED[slices.layout]} by {SCORED[slices.layout]}",
+        leave=False,
+        disable=not progress,
+    ) as bar:
         for volume in slices.volume_names:
             one = _one_volume if slices.dimensions == 2 else _one_whole
             found, picture = one(slices, volume, methods, target, bar)
@@ -128,7 +141,7 @@ def evaluate_runs(
             if len(pictured) < pictures:
                 pictured.append(picture)
     ordered = sorted(scores, key=lambda score: list(methods).index(score.method))
-    return Evaluation(ordered, summarize(ordered), tuned, pictured)
+    return Evaluation(ordered, summarize(ordered, SCORED[slices.layout]), tuned, pictured)
 
 
 def _network(run: RunFolder, slices: PreparedSlices, device: torch.device) -> Method:

@@ -8,13 +8,19 @@ from dataclasses import asdict, fields
 from html import escape
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Literal
 
 from convexrecon.atomic_write import atomic_path
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import DEFINITIONS, SliceScore
 
 Summary = dict[str, dict[str, float | int | None]]
-"""Per method: psnr, psnr_magnitude, ssim, nmse, seconds_per_slice, each with its *_std; slices, volumes."""
+"""Per method: psnr, psnr_magnitude, ssim, nmse, seconds_per_slice, each with its *_std; slices, volumes. Of volumes or
+series scored as wholes, seconds_per_volume or seconds_per_series, and no slices."""
+
+# What a score is of, and several of them.
+Scored = Literal["slice", "volume", "series"]
+_PLURALS: dict[Scored, str] = {"slice": "slices", "volume": "volumes", "series": "series"}
 
 _TYPES: dict[str, type] = {"method": str, "volume": str, "slice_index": int}
 _COLUMNS = tuple(field.name for field in fields(SliceScore))
@@ -26,7 +32,7 @@ _SHOWN: tuple[tuple[str, str, str, str, bool | None], ...] = (
     ("psnr_magnitude", "PSNR of |x| (dB)", ".2f", "psnr_magnitude", True),
     ("ssim", "SSIM", ".4f", "ssim", True),
     ("nmse", "NMSE", ".2e", "nmse", False),
-    ("seconds_per_slice", "seconds per slice", ".3g", "seconds", None),
+    *((f"seconds_per_{one}", f"seconds per {one}", ".3g", "seconds", None) for one in _PLURALS),
 )
 
 
@@ -61,11 +67,12 @@ def _read_row(row: dict[str, str], place: str) -> SliceScore:
         raise InputError(f"{place}: {error}") from error
 
 
-def summarize(scores: Sequence[SliceScore]) -> Summary:
+def summarize(scores: Sequence[SliceScore], of: Scored = "slice") -> Summary:
     """Mean and population standard deviation over slices of every measure per method, in order of appearance.
 
     Ready for JSON: a mean that is not finite, such as the PSNR of an exact reconstruction, is None.
-    `slices` counts the slices and `volumes` the volumes behind each mean.
+    `slices` counts the slices and `volumes` the volumes behind each mean. Where each score is `of` a volume or a
+    series, the mean is over these.
     """
     summary: Summary = {}
     for method in dict.fromkeys(score.method for score in scores):
@@ -73,11 +80,12 @@ def summarize(scores: Sequence[SliceScore]) -> Summary:
         row: dict[str, float | int | None] = {}
         for measure in _MEASURES:
             values = [float(getattr(score, measure)) for score in mine]
-            name = "seconds_per_slice" if measure == "seconds" else measure
+            name = f"seconds_per_{of}" if measure == "seconds" else measure
             finite = all(map(math.isfinite, values))
             row[name] = fmean(values) if finite else None
             row[f"{name}_std"] = pstdev(values) if finite else None
-        row["slices"] = len(mine)
+        if of == "slice":
+            row["slices"] = len(mine)
         row["volumes"] = len({score.volume for score in mine})
         summary[method] = row
     return summary
@@ -136,10 +144,12 @@ def html_table(summary: Mapping[str, Mapping[str, float | int | None]]) -> str:
 
 
 def definition_lines(summary: Mapping[str, Mapping[str, float | int | None]]) -> list[str]:
-    """How many slices stand behind the means, and the definition of every column shown."""
-    counts = sorted({int(row.get("slices") or 0) for row in summary.values()} - {0})
-    of = f" over {' or '.join(map(str, counts))} slices" if counts else " over slices"
-    lines = [f"mean ± standard deviation{of}; x* is the reference"]
+    """How many slices, or volumes, stand behind the means, and the definition of every column shown."""
+    one = next((name for name in _PLURALS if any(f"seconds_per_{name}" in row for row in summary.values())), "slice")
+    counted = "slices" if one == "slice" else "volumes"
+    counts = sorted({int(row.get(counted) or 0) for row in summary.values()} - {0})
+    numbers = f"{' or '.join(map(str, counts))} " if counts else ""
+    lines = [f"mean ± standard deviation over {numbers}{_PLURALS[one]}; x* is the reference"]
     return lines + [f"{heading}: {DEFINITIONS[key]}" for _, heading, _, key, _ in _shown(summary)]
 
 

@@ -113,7 +113,7 @@ def test_the_percentile_of_a_large_volume_is_found(monkeypatch: pytest.MonkeyPat
     maps = torch.ones(1, 9, *PLANE, dtype=torch.complex64)
     kspace = centred_fft(torch.randn(maps.shape, dtype=torch.complex64, generator=rng), 2)
     exact = undersample(kspace, maps, torch.ones(PLANE))
-    monkeypatch.setattr("convexrecon.data.sample_batch._QUANTILE_ENTRIES", 100)
+    monkeypatch.setattr("convexrecon.data.sample_batch.QUANTILE_ENTRIES", 100)
     assert float(undersample(kspace, maps, torch.ones(PLANE)).scale) == pytest.approx(float(exact.scale), rel=1e-2)
     assert float(exact.scale) == pytest.approx(float(torch.quantile(centred_ifft(kspace, 2).abs(), 0.95)), rel=1e-4)
 

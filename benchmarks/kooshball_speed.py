@@ -1,0 +1,134 @@
+"""Reconstruction time and PSNR off the grid: convex cascades against L1-wavelet and CG, one operator, one process.
+
+    python benchmarks/kooshball_speed.py --size 48
+
+Volumes of `--train` heads train the cascades and tune the weights of the others (a grid of lam on one of them); another
+head is reconstructed. The iterations of L1-wavelet that count are those until its PSNR is within 0.1 dB of what it
+converges to; of CG, the number of iterations and lam with the highest PSNR on the training volume. Seconds are those of
+the process, of which other work on the machine takes nothing, from measured samples to image; A^H y and its plan, which
+all need, are in them, the kernel of A^H A, once for a trajectory, is not.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from kooshball_cascade import fit_cascade
+from kooshball_scan import Scan, scan, trajectory
+from torch import Tensor
+
+from convexrecon.evaluate.baselines import cg_sense
+from convexrecon.evaluate.l1_wavelet import solve_l1_wavelet
+from convexrecon.evaluate.metrics import psnr
+from convexrecon.physics.noncartesian_sense import NonCartesianSense
+
+# Within so many dB of where it converges an iteration has arrived.
+CLOSE = 0.1
+
+
+@dataclass
+class Watched:
+    """An operator that notes, whenever A^H A is asked for, the seconds so far and the PSNR of what it is asked of."""
+
+    sense: NonCartesianSense
+    target: Tensor
+    started: float = 0.0
+    curve: list[tuple[float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.maps, self.ndim, self.forward = self.sense.maps, self.sense.ndim, self.sense.forward
+        self.adjoint = self.sense.adjoint
+        self.started = time.process_time()
+
+    def normal(self, image: Tensor) -> Tensor:
+        """A^H A x."""
+        before = time.process_time()
+        self.curve.append((before - self.started, psnr(image[0], self.target[0])))
+        self.started += time.process_time() - before
+        return self.sense.normal(image)
+
+
+def timed(one: Scan, method: Callable[[], Tensor]) -> tuple[float, float]:
+    """PSNR and seconds of a method."""
+    with torch.no_grad():
+        started = time.process_time()
+        image = method()
+        seconds = time.process_time() - started
+    return psnr(image[0], one.target[0]), seconds
+
+
+def best_lam(lams: list[float], quality: Callable[[float], float]) -> float:
+    """The best of a grid, extended where its edge is best."""
+    found = {lam: quality(lam) for lam in lams}
+    while (best := max(found, key=lambda lam: found[lam])) in (min(found), max(found)) and len(found) < 9:
+        new = best / 3 if best == min(found) else 3 * best
+        found[new] = quality(new)
+    return best
+
+
+def converging(one: Scan, lam: float, iterations: int) -> tuple[float, float, float, int]:
+    """PSNR that L1-wavelet converges to; and PSNR, seconds and A^H A of where it is within 0.1 dB of that."""
+    watched = Watched(one.sense, one.target)
+    with torch.no_grad():
+        final = solve_l1_wavelet(watched, one.kspace, lam, iterations=iterations, tolerance=1e-5)
+    reached = psnr(final.image[0], one.target[0])
+    for count, (seconds, quality) in enumerate(watched.curve):
+        if all(later >= reached - CLOSE for _, later in watched.curve[count:]):
+            return reached, quality, seconds, count
+    return reached, reached, time.process_time() - watched.started, len(watched.curve)
+
+
+def main() -> None:
+    """Measure what is asked for and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=48)
+    parser.add_argument("--coils", type=int, default=8)
+    parser.add_argument("--spokes", type=float, default=0.1, help="of size^2; pi/2 would be all")
+    parser.add_argument("--noise", type=float, default=0.05)
+    parser.add_argument("--train", type=int, default=4)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 3, 6], help="gradient steps of the cascades")
+    parser.add_argument("--gates", type=int, default=32)
+    parser.add_argument("--kernel", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=120, help="most of L1-wavelet")
+    parser.add_argument("--lam", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2], help="grid of L1-wavelet")
+    parser.add_argument("--images", type=Path, help="a volume instead of heads; seeds turn it round")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    fourier = trajectory(options.size, options.spokes)
+    train = [scan(fourier, options.coils, seed, options.noise, options.images) for seed in range(options.train)]
+    test = scan(fourier, options.coils, 7 if options.images else 100, options.noise, options.images)
+    tuned, rows = train[0], []
+
+    def add(name: str, quality: float, seconds: float, products: int | str) -> None:
+        rows.append((name, quality, seconds, products))
+        print(f"{name}: {quality:.2f} dB, {seconds:.2f} s, {products}", flush=True)
+
+    test.sense.normal(test.sense.adjoint(test.kspace))
+    add("A^H y", *timed(test, lambda: test.sense.adjoint(test.kspace)), 0)
+
+    def cg_quality(lam: float) -> float:
+        return timed(tuned, lambda: cg_sense(tuned.sense, tuned.kspace, lam, 20, tolerance=0))[0]
+
+    lam_cg = best_lam([1e-3, 1e-2, 1e-1], cg_quality)
+    for count in (5, 10, 20):
+        found = timed(test, lambda count=count: cg_sense(test.sense, test.kspace, lam_cg, count, tolerance=0))
+        add(f"CG, lam {lam_cg:.2g}, {count} iterations", *found, count)
+    lam = best_lam(options.lam, lambda lam: converging(tuned, lam, options.iterations)[0])
+    reached, quality, seconds, products = converging(test, lam, options.iterations)
+    add(f"L1-wavelet, lam {lam:.2g}, converging to {reached:.2f} dB", quality, seconds, products)
+    slow = seconds
+    for steps in options.steps:
+        cascade = fit_cascade(train, steps, options.gates, options.kernel, 64)
+        found = timed(test, lambda cascade=cascade: cascade(test.sense, test.kspace))
+        add(f"convex, {steps} steps, {options.gates} gates {options.kernel}^3", *found, steps)
+    print(f"\n| {options.size}^3 | PSNR dB | CPU s | A^H A | L1-wavelet's time over it |\n|---|---:|---:|---:|---:|")
+    for name, quality, seconds, products in rows:
+        print(f"| {name} | {quality:.2f} | {seconds:.2f} | {products} | {slow / max(seconds, 1e-9):.1f} |")
+
+
+if __name__ == "__main__":
+    main()
