@@ -5,9 +5,9 @@
 For every size a process of its own simulates a head seen by 8 coils along undersampled spokes, and measures, in this
 order: the forward model (its kernel, one A^H A); a convex block of 32 gates fitted, certified and applied, patch by
 patch; one step of GLEAM and one of end-to-end training of two blocks with gradient data consistency, the denoisers
-patch by patch, each checkpointed. Memory of a fit or a step is what the tensors that it makes take at most, beside maps,
-k-space and images; the peak of the resident set of the process, so far, is everything. For whole volumes it gives what
-backpropagation would take: a straight line through steps without patches at 24^3 and 32^3.
+patch by patch, each checkpointed. Memory of a fit or a step is what the tensors that it makes take at most, beside
+maps, k-space and images; the peak of the resident set of the process, so far, is everything. For whole volumes it gives
+what backpropagation would take: a straight line through steps without patches at 24^3 and 32^3.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from convexrecon.convex.arrangements import draw_gates
 from convexrecon.convex.patches import BlockBatch
 from convexrecon.convex.program import BlockSolution, ProgramSettings, solve_program
 from convexrecon.denoisers.gated import GatedDenoiser
+from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.data_consistency import GradientDataConsistency, NoDataConsistency
 
 # So many pixels of all volumes together determine a program as well as more.
@@ -24,67 +25,61 @@ def fit_block(
     units: int,
     kernel: int,
     seed: int,
-    *,
-    whitened: float = 0.5,
-    inputs: Sequence[str] = ("image",),
+    starts: Sequence[Tensor] | None = None,
 ) -> BlockSolution:
-    """The certified optimum of a block's program on volumes (1, *N), a share of the pixels drawn from each."""
+    """The certified optimum of a block's program on volumes (1, *N), a share of the pixels drawn from each.
+
+    Its denoiser sees the images, and what they started as if that is given.
+    """
     total = sum(int((scan.target != 0).sum()) for scan in scans)
 
-    def features(scan: Scan, image: Tensor) -> Tensor:
-        return input_channels({"image": image, "zero_filled": scan.start}, inputs)
+    def features(number: int) -> Tensor:
+        seen = {"image": images[number]} | ({} if starts is None else {"initial": starts[number]})
+        return input_channels(seen, list(seen))
 
     def stream() -> Iterator[BlockBatch]:
         for number, (scan, image) in enumerate(zip(scans, images, strict=True)):
             rng = torch.Generator().manual_seed(1000 * seed + number)
             rows = (scan.target != 0) & (torch.rand(image.shape, generator=rng) < PIXELS / total)
-            yield BlockBatch(features(scan, image), to_channels(scan.target - image), rows.unsqueeze(1))
+            yield BlockBatch(features(number), to_channels(scan.target - image), rows.unsqueeze(1))
 
-    sample = features(scans[0], images[0])
     # Gates are scaled and told apart on the middle of a volume.
-    middle = sample[:, :, sample.shape[2] // 2 - 4 : sample.shape[2] // 2 + 4]
+    sample = features(0)
+    half = sample.shape[2] // 2
     rng = torch.Generator().manual_seed(seed)
-    gates = draw_gates([middle], units, (kernel,) * 3, rng, whitened=whitened)
+    gates = draw_gates([sample[:, :, half - 4 : half + 4]], units, (kernel,) * 3, rng, whitened=0.5)
     return solve_program(stream, gates, ProgramSettings(beta_ratio=1e-5, tolerance=1e-3, memory_gb=2.0))
 
 
 def fit_cascade(
-    scans: Sequence[Scan], steps: int, units: int, kernel: int, patch: int, *, report: bool = True
+    scans: Sequence[Scan], steps: int, units: int, kernel: int, patch: int, *, initial: str = "zero_filled"
 ) -> Cascade:
     """A cascade with `steps` gradient steps, each behind a denoiser and of the length that is best on the scans, and a
     last denoiser behind which there is none."""
-    images = [scan.start for scan in scans]
-    cascade = Cascade()
+    cascade = Cascade(initial=initial)
+    starts = [cascade.start(scan.sense, scan.start) for scan in scans]
+    images = starts
     for index in range(steps + 1):
         started = time.perf_counter()
-        # Before the first block the image is the zero-filled one.
-        inputs = ("image",) if index == 0 else ("image", "zero_filled")
-        solved = fit_block(scans, images, units, kernel, index, inputs=inputs)
-        block = Block(
-            GatedDenoiser(solved.gates, solved.solution.weights, constant=True),
-            NoDataConsistency(),
-            inputs=inputs,
-            patch=patch,
-        )
+        # Before the first block the image is what it starts as.
+        solved = fit_block(scans, images, units, kernel, index, None if index == 0 else starts)
+        denoiser = GatedDenoiser(solved.gates, solved.solution.weights, constant=True)
+        inputs = ("image",) if index == 0 else ("image", "initial")
+        block = Block(denoiser, NoDataConsistency(), inputs=inputs, patch=patch)
+        seen = list(zip(images, scans, starts, strict=True))
         with torch.no_grad():
-            images = [block(x, scan.sense, scan.start, scan.start) for scan, x in zip(scans, images, strict=True)]
+            images = [block(x, one.sense, one.start, start) for x, one, start in seen]
+            length = 0.0
             if index < steps:
                 length, images = _gradient_step(scans, images)
-                block.consistency = GradientDataConsistency(min(max(length, 0.05), 1.95))
+                block.consistency = GradientDataConsistency(length)
         cascade.blocks.append(block)
-        if report:
-            error = torch.stack(
-                [
-                    (x - s.target).abs().square().mean() / s.target.abs().square().amax()
-                    for x, s in zip(images, scans, strict=True)
-                ]
-            )
-            print(
-                f"block {index + 1}: gap {solved.solution.certificate.relative_gap:.0e}, step "
-                f"{float(getattr(block.consistency, 'step', 0.0)):.2f}, train {-10 * float(error.log10().mean()):.2f} dB, "
-                f"{time.perf_counter() - started:.0f} s",
-                flush=True,
-            )
+        quality = sum(psnr(x[0], one.target[0]) for x, one in zip(images, scans, strict=True)) / len(scans)
+        print(
+            f"block {index + 1}: gap {solved.solution.certificate.relative_gap:.0e}, step {length:.2f}, "
+            f"train {quality:.2f} dB, {time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
     return cascade
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convexrecon.data.anatomy import random_anatomy, smooth_phase
+from convexrecon.data.anatomy import Anatomy, smooth_phase
 from convexrecon.data.coils import VOLUME_DEPTH, random_coils
 from convexrecon.data.image_stacks import load_image_stack
 from convexrecon.physics.density_compensation import ramp
@@ -72,7 +72,8 @@ def scan(fourier: NonCartesianFourier, coils: int, seed: int, noise: float, imag
 
 def _head(size: int, coils: int, seed: int, _: Path | None) -> tuple[Tensor, Tensor]:
     """A synthetic head (*N) and its maps (C, *N)."""
-    subject = random_anatomy("head", seed)
+    # One protocol for all, as in any study.
+    subject = Anatomy("head", "t1", seed)
     array = random_coils(coils, seed, depth=VOLUME_DEPTH)
     y, x = subject.coordinates((size, size))
     target = torch.empty(size, size, size, dtype=torch.complex64)

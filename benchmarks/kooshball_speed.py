@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,8 +89,9 @@ def main() -> None:
     parser.add_argument("--coils", type=int, default=8)
     parser.add_argument("--spokes", type=float, default=0.1, help="of size^2; pi/2 would be all")
     parser.add_argument("--noise", type=float, default=0.05)
-    parser.add_argument("--train", type=int, default=4)
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 3, 6], help="gradient steps of the cascades")
+    parser.add_argument("--train", type=int, default=8)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1], help="gradient steps of the cascades")
+    parser.add_argument("--steps-from-cg", type=int, nargs="*", default=[0, 1], help="the same from a CG image")
     parser.add_argument("--gates", type=int, default=32)
     parser.add_argument("--kernel", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=120, help="most of L1-wavelet")
@@ -103,7 +105,7 @@ def main() -> None:
     test = scan(fourier, options.coils, 7 if options.images else 100, options.noise, options.images)
     tuned, rows = train[0], []
 
-    def add(name: str, quality: float, seconds: float, products: int | str) -> None:
+    def add(name: str, quality: float, seconds: float, products: int) -> None:
         rows.append((name, quality, seconds, products))
         print(f"{name}: {quality:.2f} dB, {seconds:.2f} s, {products}", flush=True)
 
@@ -115,19 +117,22 @@ def main() -> None:
 
     lam_cg = best_lam([1e-3, 1e-2, 1e-1], cg_quality)
     for count in (5, 10, 20):
-        found = timed(test, lambda count=count: cg_sense(test.sense, test.kspace, lam_cg, count, tolerance=0))
+        found = timed(test, partial(cg_sense, test.sense, test.kspace, lam_cg, count, tolerance=0))
         add(f"CG, lam {lam_cg:.2g}, {count} iterations", *found, count)
     lam = best_lam(options.lam, lambda lam: converging(tuned, lam, options.iterations)[0])
     reached, quality, seconds, products = converging(test, lam, options.iterations)
     add(f"L1-wavelet, lam {lam:.2g}, converging to {reached:.2f} dB", quality, seconds, products)
     slow = seconds
-    for steps in options.steps:
-        cascade = fit_cascade(train, steps, options.gates, options.kernel, 64)
-        found = timed(test, lambda cascade=cascade: cascade(test.sense, test.kspace))
-        add(f"convex, {steps} steps, {options.gates} gates {options.kernel}^3", *found, steps)
+    for initial, counts in (("zero_filled", options.steps), ("cg_sense", options.steps_from_cg)):
+        for steps in counts:
+            cascade = fit_cascade(train, steps, options.gates, options.kernel, 64, initial=initial)
+            watched = Watched(test.sense, test.target)
+            found = timed(test, partial(cascade, watched, test.kspace))
+            name = f"convex from {initial}, {steps} steps, {options.gates} gates {options.kernel}^3"
+            add(name, *found, len(watched.curve))
     print(f"\n| {options.size}^3 | PSNR dB | CPU s | A^H A | L1-wavelet's time over it |\n|---|---:|---:|---:|---:|")
-    for name, quality, seconds, products in rows:
-        print(f"| {name} | {quality:.2f} | {seconds:.2f} | {products} | {slow / max(seconds, 1e-9):.1f} |")
+    for name, quality, seconds, count in rows:
+        print(f"| {name} | {quality:.2f} | {seconds:.2f} | {count} | {slow / max(seconds, 1e-9):.1f} |")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,8 @@ def html_table(summary: Mapping[str, Mapping[str, float | int | None]]) -> str:
 
 def definition_lines(summary: Mapping[str, Mapping[str, float | int | None]]) -> list[str]:
     """How many slices, or volumes, stand behind the means, and the definition of every column shown."""
-    one = next((name for name in _PLURALS if any(f"seconds_per_{name}" in row for row in summary.values())), "slice")
+    found = (name for name in _PLURALS if any(f"seconds_per_{name}" in row for row in summary.values()))
+    one: Scored = next(found, "slice")
     counted = "slices" if one == "slice" else "volumes"
     counts = sorted({int(row.get(counted) or 0) for row in summary.values()} - {0})
     numbers = f"{' or '.join(map(str, counts))} " if counts else ""
