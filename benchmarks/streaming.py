@@ -66,7 +66,8 @@ def measure(slices: int, allowed_mb: float, folder: Path) -> dict[str, float]:
     train(SETTINGS, folder / "small_data", folder / "small_run", progress=False)
     limit = private_bytes() + int(1e6 * allowed_mb)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    before, found = resident_mb(), {}
+    before = resident_mb()
+    found: dict[str, float] = {}
     for name in ("prepare", "train"):
         started = time.process_time()
         with Profile(torch.device("cpu")) as profile:

@@ -7,12 +7,16 @@ import torch
 from denoising_data import gates_for, smooth_batches
 
 from convexrecon.cascade import to_channels, to_complex
+from convexrecon.convex import arrangements, consistent_map, patches
+from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.consistent_map import consistent_part
 from convexrecon.convex.consistent_program import solve_consistent_program
+from convexrecon.convex.gated_convolution import GatedConvolution
 from convexrecon.convex.patches import BlockBatch
 from convexrecon.convex.program import ProgramSettings, certify_program, solve_program
 from convexrecon.errors import InputError
 from convexrecon.solvers.reference import reference_gated
+from convexrecon.training.live_memory import LiveMemory
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,17 @@ def test_an_independent_pass_confirms_the_certificate(penalty: str) -> None:
     assert moved.relative_gap > 1e-3
 
 
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3])
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_gates_and_a_loose_tolerance_take_few_passes(count: int, tolerance: float) -> None:
+    plain = smooth_batches(2)
+    data = behind_each(plain)
+    settings = ProgramSettings(beta_ratio=1e-5, tolerance=tolerance)
+    solved = solve_consistent_program(lambda: data, lambda: plain, gates_for(data, count), settings)
+    assert solved.solution.converged
+    assert solved.solution.iterations < 40
+
+
 def test_behind_the_identity_it_is_the_image_program() -> None:
     data = smooth_batches(2)
     gates = gates_for(data)
@@ -120,6 +135,46 @@ def test_the_map_has_its_exact_adjoint() -> None:
     residual = torch.randn(part.target.shape, generator=rng, dtype=torch.float64)
     left = float((part.map.forward(weights) * residual).sum())
     assert left == pytest.approx(float((weights * part.map.adjoint(residual)).sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize("held", [0, 2**24])
+def test_chunks_do_not_change_the_map(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(consistent_map, "HELD_ENTRIES", held)
+    (batch,) = behind_each(smooth_batches(1, (14, 11)))
+    gates = gates_for([batch], 4)
+    rng = torch.Generator().manual_seed(3)
+    weights = torch.randn(4, 19, 2, generator=rng, dtype=torch.float64)
+    assert batch.rows is not None
+    assert batch.behind is not None
+    response = GatedConvolution(gates, batch.features.double(), True, batch.rows).forward(weights)
+    whole = consistent_part(batch, gates, True, torch.float64)
+    monkeypatch.setattr(patches, "PIXELS_PER_CHUNK", 17)
+    monkeypatch.setattr(patches, "BAND_ENTRIES", 500)
+    part = consistent_part(batch, gates, True, torch.float64)
+    torch.testing.assert_close(part.map.forward(weights), batch.behind.forward(response), rtol=1e-10, atol=1e-12)
+    data = torch.randn(part.target.shape, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(part.map.adjoint(data), whole.map.adjoint(data), rtol=1e-10, atol=1e-12)
+
+
+def test_memory_of_the_map_does_not_follow_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, entries in (("BAND_ENTRIES", 2**14), ("PIXELS_PER_CHUNK", 64)):
+        monkeypatch.setattr(patches, name, entries)
+    monkeypatch.setattr(arrangements, "PIXELS_DECIDED", 2**8)
+    monkeypatch.setattr(consistent_map, "HELD_ENTRIES", 2**10)
+
+    def taken(depth: int) -> float:
+        rng = torch.Generator().manual_seed(0)
+        features = torch.randn(1, 2, depth, 8, 8, generator=rng)
+        batch = BlockBatch(features, features.double(), behind=Unchanged())
+        gates = Gates(torch.randn(8, 2, 3, 3, 3, generator=rng), torch.zeros(8))
+        weights = torch.randn(8, 55, 2, generator=rng, dtype=torch.float64)
+        with LiveMemory(torch.device("cpu")) as memory:
+            part = consistent_part(batch, gates, True, torch.float64)
+            part.map.adjoint(part.map.forward(weights))
+        return 1e6 * memory.peak_mb
+
+    # Patches alone would take 55 x 8 bytes a pixel more; images of two channels and bits of gates take some tens.
+    assert (taken(64) - taken(32)) / (32 * 64) < 120
 
 
 def test_what_cannot_be_solved_is_refused() -> None:

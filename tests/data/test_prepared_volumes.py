@@ -88,6 +88,16 @@ def test_slabs_are_parts_of_the_volume_in_its_units(tmp_path: Path) -> None:
     assert len(PreparedSlices(tmp_path, POISSON, slab=FRAMES + 1)) == 1
 
 
+def test_the_scale_of_a_large_volume_in_slabs_is_that_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prepared(tmp_path / "large.h5", "volume")
+    monkeypatch.setattr("convexrecon.data.dataset._QUANTILE_ENTRIES", 10)
+    whole = PreparedSlices(tmp_path, POISSON).load(0)
+    for batch in batches(PreparedSlices(tmp_path, POISSON, slab=2), 1):
+        assert torch.equal(batch.scale, whole.scale)
+
+
 @pytest.mark.parametrize(("first", "stop", "slab"), [(0, 7, 3), (2, 9, 7), (0, 50, 16), (4, 6, 5), (0, 10, 1)])
 def test_slabs_cover_every_slice_and_stay_inside(first: int, stop: int, slab: int) -> None:
     starts = slab_starts(first, stop, slab)

@@ -53,6 +53,22 @@ def test_radial_weights_are_the_ramp() -> None:
     assert float(exact.sum()) == pytest.approx(math.pi * 24**2, rel=0.01)
 
 
+@pytest.mark.parametrize("shots", [40, 600])
+def test_spokes_in_space_are_the_ramp_and_capped_what_the_iteration_finds(shots: int) -> None:
+    shape = (16, 16, 16)
+    coordinates = kooshball(shape, shots).flatten(0, 1)
+    areas = ramp(coordinates, shape, shots)
+    radius = torch.linalg.vector_norm(coordinates, dim=1)
+    # The areas tile the ball.
+    assert float(areas.sum()) == pytest.approx(4 / 3 * math.pi * 8**3, rel=0.02)
+    capped = ramp(coordinates, shape, shots, capped=True)
+    assert float(capped.max()) <= 0.5 + 1e-6
+    torch.testing.assert_close(capped, areas.clamp_max(0.5))
+    found = pipe_menon(coordinates, shape)
+    middle = (radius > 1) & (radius < 7)
+    assert float(torch.linalg.vector_norm((capped - found)[middle]) / torch.linalg.vector_norm(found[middle])) < 0.3
+
+
 def test_archimedean_spirals_are_even_away_from_centre_and_edge() -> None:
     coordinates = spiral((48, 48), 8, oversampling=2).flatten(0, 1)
     weights = pipe_menon(coordinates, (48, 48))
