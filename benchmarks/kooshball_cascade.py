@@ -13,7 +13,12 @@ from convexrecon.convex.patches import BlockBatch
 from convexrecon.convex.program import BlockSolution, ProgramSettings, solve_program
 from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.evaluate.metrics import psnr
-from convexrecon.physics.data_consistency import GradientDataConsistency, NoDataConsistency
+from convexrecon.physics.consistency_path import best_lam, consistency_path
+from convexrecon.physics.data_consistency import (
+    GradientDataConsistency,
+    NoDataConsistency,
+    ProximalDataConsistency,
+)
 
 # So many pixels of all volumes together determine a program as well as more.
 PIXELS = 2_000_000
@@ -52,10 +57,20 @@ def fit_block(
 
 
 def fit_cascade(
-    scans: Sequence[Scan], steps: int, units: int, kernel: int, patch: int, *, initial: str = "zero_filled"
+    scans: Sequence[Scan],
+    steps: int,
+    units: int,
+    kernel: int,
+    patch: int,
+    *,
+    initial: str = "zero_filled",
+    products: int = 0,
 ) -> Cascade:
-    """A cascade with `steps` gradient steps, each behind a denoiser and of the length that is best on the scans, and a
-    last denoiser behind which there is none."""
+    """A cascade with `steps` steps of data consistency, each behind a denoiser, and a last denoiser without.
+
+    They are gradient steps of the length that is best on the scans or, with `products` above 0, proximal steps of the
+    lam that is best on them by so many iterations of conjugate gradients, each an A^H A.
+    """
     cascade = Cascade(initial=initial)
     starts = [cascade.start(scan.sense, scan.start) for scan in scans]
     images = starts
@@ -69,14 +84,22 @@ def fit_cascade(
         seen = list(zip(images, scans, starts, strict=True))
         with torch.no_grad():
             images = [block(x, one.sense, one.start, start) for x, one, start in seen]
-            length = 0.0
-            if index < steps:
-                length, images = _gradient_step(scans, images)
-                block.consistency = GradientDataConsistency(length)
+            chosen = 0.0
+            if index < steps and products:
+                paths = [
+                    consistency_path(s.sense, s.start, x, s.target, steps=products)
+                    for x, s in zip(images, scans, strict=True)
+                ]
+                chosen = best_lam(paths)
+                block.consistency = ProximalDataConsistency(chosen, iterations=products, tolerance=1e-6)
+                images = [block.consistency(x, one.sense, one.start) for x, one in zip(images, scans, strict=True)]
+            elif index < steps:
+                chosen, images = _gradient_step(scans, images)
+                block.consistency = GradientDataConsistency(chosen)
         cascade.blocks.append(block)
         quality = sum(psnr(x[0], one.target[0]) for x, one in zip(images, scans, strict=True)) / len(scans)
         print(
-            f"block {index + 1}: gap {solved.solution.certificate.relative_gap:.0e}, step {length:.2f}, "
+            f"block {index + 1}: gap {solved.solution.certificate.relative_gap:.0e}, step {chosen:.2g}, "
             f"train {quality:.2f} dB, {time.perf_counter() - started:.0f} s",
             flush=True,
         )

@@ -90,8 +90,9 @@ def main() -> None:
     parser.add_argument("--spokes", type=float, default=0.1, help="of size^2; pi/2 would be all")
     parser.add_argument("--noise", type=float, default=0.05)
     parser.add_argument("--train", type=int, default=8)
-    parser.add_argument("--steps", type=int, nargs="+", default=[1], help="gradient steps of the cascades")
-    parser.add_argument("--steps-from-cg", type=int, nargs="*", default=[0, 1], help="the same from a CG image")
+    parser.add_argument("--steps", type=int, nargs="*", default=[1], help="gradient steps of the cascades")
+    parser.add_argument("--steps-from-cg", type=int, nargs="*", default=[0, 2], help="steps of those from a CG image")
+    parser.add_argument("--products", type=int, default=4, help="A^H A of each of these steps; 0: gradient steps")
     parser.add_argument("--gates", type=int, default=32)
     parser.add_argument("--kernel", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=120, help="most of L1-wavelet")
@@ -123,13 +124,15 @@ def main() -> None:
     reached, quality, seconds, products = converging(test, lam, options.iterations)
     add(f"L1-wavelet, lam {lam:.2g}, converging to {reached:.2f} dB", quality, seconds, products)
     slow = seconds
-    for initial, counts in (("zero_filled", options.steps), ("cg_sense", options.steps_from_cg)):
-        for steps in counts:
-            cascade = fit_cascade(train, steps, options.gates, options.kernel, 64, initial=initial)
-            watched = Watched(test.sense, test.target)
-            found = timed(test, partial(cascade, watched, test.kspace))
-            name = f"convex from {initial}, {steps} steps, {options.gates} gates {options.kernel}^3"
-            add(name, *found, len(watched.curve))
+    wanted = [("zero_filled", steps, 0) for steps in options.steps]
+    wanted += [("cg_sense", steps, options.products) for steps in options.steps_from_cg]
+    for initial, steps, products in wanted:
+        cascade = fit_cascade(train, steps, options.gates, options.kernel, 64, initial=initial, products=products)
+        watched = Watched(test.sense, test.target)
+        found = timed(test, partial(cascade, watched, test.kspace))
+        kind = f"proximal steps of {products}" if products else "gradient steps"
+        name = f"convex from {initial}, {steps} {kind}, {options.gates} gates {options.kernel}^3"
+        add(name, *found, len(watched.curve))
     print(f"\n| {options.size}^3 | PSNR dB | CPU s | A^H A | L1-wavelet's time over it |\n|---|---:|---:|---:|---:|")
     for name, quality, seconds, count in rows:
         print(f"| {name} | {quality:.2f} | {seconds:.2f} | {count} | {slow / max(seconds, 1e-9):.1f} |")
