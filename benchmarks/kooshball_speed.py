@@ -12,7 +12,7 @@ all need, are in them, the kernel of A^H A, once for a trajectory, is not.
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,26 +30,31 @@ from convexrecon.physics.noncartesian_sense import NonCartesianSense
 CLOSE = 0.1
 
 
-@dataclass
-class Watched:
-    """An operator that notes, whenever A^H A is asked for, the seconds so far and the PSNR of what it is asked of."""
+@dataclass(frozen=True)
+class Watched(NonCartesianSense):
+    """An operator that notes, whenever A^H A is asked for, the seconds so far and the PSNR of what it is asked of.
 
-    sense: NonCartesianSense
+    Attributes:
+        target: (1, *N).
+        curve: (seconds, PSNR) of each; what the PSNR takes is not in the seconds.
+        clock: when it started, in one number.
+    """
+
     target: Tensor
-    started: float = 0.0
-    curve: list[tuple[float, float]] = field(default_factory=list)
+    curve: list[tuple[float, float]]
+    clock: list[float]
 
-    def __post_init__(self) -> None:
-        self.maps, self.ndim, self.forward = self.sense.maps, self.sense.ndim, self.sense.forward
-        self.adjoint = self.sense.adjoint
-        self.started = time.process_time()
+    @classmethod
+    def now(cls, one: Scan) -> "Watched":
+        """The operator of a scan, from now on."""
+        return cls(one.sense.maps, one.sense.fourier, one.target, [], [time.process_time()])
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H A x."""
         before = time.process_time()
-        self.curve.append((before - self.started, psnr(image[0], self.target[0])))
-        self.started += time.process_time() - before
-        return self.sense.normal(image)
+        self.curve.append((before - self.clock[0], psnr(image[0], self.target[0])))
+        self.clock[0] += time.process_time() - before
+        return super().normal(image)
 
 
 def timed(one: Scan, method: Callable[[], Tensor]) -> tuple[float, float]:
@@ -72,14 +77,14 @@ def best_lam(lams: list[float], quality: Callable[[float], float]) -> float:
 
 def converging(one: Scan, lam: float, iterations: int) -> tuple[float, float, float, int]:
     """PSNR that L1-wavelet converges to; and PSNR, seconds and A^H A of where it is within 0.1 dB of that."""
-    watched = Watched(one.sense, one.target)
+    watched = Watched.now(one)
     with torch.no_grad():
         final = solve_l1_wavelet(watched, one.kspace, lam, iterations=iterations, tolerance=1e-5)
     reached = psnr(final.image[0], one.target[0])
     for count, (seconds, quality) in enumerate(watched.curve):
         if all(later >= reached - CLOSE for _, later in watched.curve[count:]):
             return reached, quality, seconds, count
-    return reached, reached, time.process_time() - watched.started, len(watched.curve)
+    return reached, reached, time.process_time() - watched.clock[0], len(watched.curve)
 
 
 def main() -> None:
@@ -128,7 +133,7 @@ def main() -> None:
     wanted += [("cg_sense", steps, options.products) for steps in options.steps_from_cg]
     for initial, steps, products in wanted:
         cascade = fit_cascade(train, steps, options.gates, options.kernel, 64, initial=initial, products=products)
-        watched = Watched(test.sense, test.target)
+        watched = Watched.now(test)
         found = timed(test, partial(cascade, watched, test.kspace))
         kind = f"proximal steps of {products}" if products else "gradient steps"
         name = f"convex from {initial}, {steps} {kind}, {options.gates} gates {options.kernel}^3"

@@ -92,7 +92,7 @@ def test_the_scale_of_a_large_volume_in_slabs_is_that_of_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_prepared(tmp_path / "large.h5", "volume")
-    monkeypatch.setattr("convexrecon.data.dataset._QUANTILE_ENTRIES", 10)
+    monkeypatch.setattr("convexrecon.data.sample_batch.QUANTILE_ENTRIES", 10)
     whole = PreparedSlices(tmp_path, POISSON).load(0)
     for batch in batches(PreparedSlices(tmp_path, POISSON, slab=2), 1):
         assert torch.equal(batch.scale, whole.scale)
