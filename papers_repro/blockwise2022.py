@@ -50,7 +50,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scale:
-    """How large: volumes, spokes, noise; what memory is measured on; the cascade that is trained."""
+    """How large: volumes, spokes, noise; what memory is measured on; the cascade that is trained.
+
+    Patches change no gradient, but small ones are slow on a CPU: without `trained_patch` whole volumes are trained on.
+    """
 
     scans: Scans
     shots: int
@@ -60,7 +63,7 @@ class Scale:
     patches: tuple[int, ...]
     trained_width: int
     trained_unrolls: int
-    trained_patch: int
+    trained_patch: int | None
     steps: int
     learning_rate: float
 
@@ -68,7 +71,7 @@ class Scale:
 SCALES = {
     "tiny": Scale(Scans((1, 1, 1), 16, (32, 32), 2, (0, 0, 0), 12, "volume"), 60, 0.05, 4, 1, (12,), 4, 1, 16, 2, 2e-3),
     "synthetic": Scale(
-        Scans((3, 1, 2), 24, (36, 32), 4, (0, 0, 0), 12, "volume"), 250, 0.1, 24, 2, (10, 14, 20), 12, 3, 20, 60, 3e-3
+        Scans((3, 1, 2), 24, (36, 32), 4, (0, 0, 0), 12, "volume"), 250, 0.1, 32, 2, (12, 18, 24), 12, 3, None, 60, 3e-3
     ),
     "full": Scale(
         Scans((14, 2, 3), 1, (320, 256), 8, (14, 2, 3), 20, "volume"),
