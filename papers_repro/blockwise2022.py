@@ -3,7 +3,8 @@
     python papers_repro/blockwise2022.py --out DIR
     python papers_repro/blockwise2022.py --out DIR --data mridata FOLDER      their volumes, sampled anew along spokes
 
-One training step through whole volumes and patch by patch, against the size of the patch; then a small cascade against a tuned L1-wavelet reconstruction: PSNR and time. A stopped run continues.
+One training step through whole volumes and patch by patch, against the size of the patch; then a small cascade against
+a tuned L1-wavelet reconstruction: PSNR and time. A stopped run continues.
 """
 
 import time
