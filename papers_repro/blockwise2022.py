@@ -209,6 +209,7 @@ def figures_of(rows: Sequence[Row], runs: Sequence[Row]) -> dict[str, Picture]:
             },
             "largest side of a patch (voxels)",
             unit,
+            from_zero=True,
         )
         for title, key, unit in (("memory of a step", "MB", "MB"), ("processor time of a step", "s", "s"))
     ]

@@ -206,8 +206,8 @@ def cost_figure(rows: Sequence[Row], scale: Scale) -> Picture:
         return found
 
     panels = [
-        Panel("memory of a step", lines("MB", METHODS), "unrolls", "MB"),
-        Panel("time of a step", lines("s", METHODS), "unrolls", "s"),
+        Panel("memory of a step", lines("MB", METHODS), "unrolls", "MB", from_zero=True),
+        Panel("time of a step", lines("s", METHODS), "unrolls", "s", from_zero=True),
         Panel("error of recomputed inputs", lines("error", METHODS[2:]), "unrolls", "relative error", log_y=True),
     ]
     return Picture(
@@ -231,6 +231,7 @@ def quality_figure(runs: dict[int, list[Row]], memory: dict[str, float]) -> Pict
             },
             "unrolls",
             "MB",
+            from_zero=True,
         ),
     ]
     return Picture(

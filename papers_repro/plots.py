@@ -23,7 +23,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: lines by name, and what the axes mean."""
+    """One pair of axes: lines by name, what the axes mean, and whether y begins at zero."""
 
     title: str
     lines: Mapping[str, Series]
@@ -31,6 +31,7 @@ class Panel:
     y_label: str
     log_x: bool = False
     log_y: bool = False
+    from_zero: bool = False
 
 
 def line_panels(panels: Sequence[Panel], *, columns: int = 3) -> Figure:
@@ -141,6 +142,8 @@ def _dress(ax: Any, panel: Panel) -> None:
             # Plain numbers, unless they would be too many or too long.
             if high < 200 * low and low > 1e-3:
                 plain_ticks(axis)
+    if panel.from_zero:
+        ax.set_ylim(bottom=0)
     ax.set_title(panel.title)
     ax.set_xlabel(panel.x_label)
     ax.set_ylabel(panel.y_label)
