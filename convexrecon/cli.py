@@ -72,7 +72,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Prepared training volumes for the baselines; the runs' own by default."),
     ] = None,
-    baselines: Annotated[bool, typer.Option(help="Compare zero-filled, CG-SENSE and L1-wavelet too.")] = True,
+    baselines: Annotated[
+        bool, typer.Option(help="Compare classical methods too, low-rank ones where the data are series.")
+    ] = True,
     out: Annotated[Path | None, typer.Option(help="Folder for table and report; the first run by default.")] = None,
     device: Device = "auto",
     as_json: AsJson = False,

@@ -16,8 +16,8 @@ from convexrecon.cascade import image_axes
 from convexrecon.data.dataset import Batch, PreparedSlices
 from convexrecon.data.prepared_files import StoredLayout
 from convexrecon.errors import InputError
-from convexrecon.evaluate.baselines import Reconstruction, Tuning, cg_sense, tune, zero_filled
-from convexrecon.evaluate.l1_wavelet import l1_wavelet
+from convexrecon.evaluate.baselines import Reconstruction, Tuning, zero_filled
+from convexrecon.evaluate.classical import classical_methods, tune_methods
 from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
 from convexrecon.evaluate.pictured_shots import PicturedShots, pictured_shots
 from convexrecon.evaluate.tables import Scored, Summary, summarize
@@ -30,8 +30,6 @@ from convexrecon.weights import load_cascade
 
 Method = Callable[[ForwardModel, Tensor], Tensor]
 
-# Training slices on which the baselines' weights are tuned.
-TUNING_SLICES = 3
 # What one score is of, by the layout of the data.
 SCORED: dict[StoredLayout, Scored] = {
     "slices": "slice",
@@ -103,7 +101,7 @@ def evaluate_runs(
         data: folder of prepared volumes, held out from training.
         tune_on: folder of prepared volumes that hold the training volumes, for the baselines' weights; where
             the first run was trained if None.
-        baselines: whether to add zero-filled, CG-SENSE and L1-wavelet.
+        baselines: whether to add zero-filled and the layout's `classical.classical_methods`.
         pictures: of how many volumes to keep the middle slice.
         names: of the runs in the results; by default methods if they tell the runs apart, else folders.
         device: where to compute.
@@ -118,12 +116,11 @@ def evaluate_runs(
     methods: dict[str, Method] = {}
     tuned: dict[str, Tuning] = {}
     if baselines:
-        tuned = _tune(runs[0], settings, tune_on, target, progress)
-        methods = {
-            "zero-filled": zero_filled,
-            "CG-SENSE": partial(_with_lam, cg_sense, tuned["CG-SENSE"].lam),
-            "L1-wavelet": partial(_with_lam, slice_by_slice(l1_wavelet), tuned["L1-wavelet"].lam),
-        }
+        classical = classical_methods(slices.layout)
+        tuned = tune_methods(classical, _tuning_slices(runs[0], settings, tune_on), device=target, progress=progress)
+        methods["zero-filled"] = zero_filled
+        for method in classical:
+            methods[method.name] = partial(_with_lam, method.reconstruct, tuned[method.name].lam)
     for name, run in zip(names or _names(runs), runs, strict=True):
         methods[name] = _network(run, slices, target)
     scores: list[SliceScore] = []
@@ -249,10 +246,8 @@ def _in_scanner_units(image: Tensor, batch: Batch) -> NDArray[np.complex64]:
     return cropped.cpu().numpy()
 
 
-def _tune(
-    run: RunFolder, settings: RunSettings, tune_on: Path | str | None, device: torch.device, progress: bool
-) -> dict[str, Tuning]:
-    """Weights of the baselines, by mean PSNR over a few slices that the first run was trained on."""
+def _tuning_slices(run: RunFolder, settings: RunSettings, tune_on: Path | str | None) -> PreparedSlices:
+    """What the first run was trained on."""
     summary = run.read_summary()
     folder = Path(tune_on if tune_on is not None else summary.get("data_folder", ""))
     if tune_on is None and not folder.is_dir():
@@ -263,22 +258,7 @@ def _tune(
     slices = PreparedSlices(folder, settings.mask, seed=settings.seed, slab=settings.slab)
     trained = {key.rpartition("/")[0] for key in summary.get("data", {}).get("train", [])}
     volumes = [name for name in slices.volume_names if not trained or name in trained]
-    slices = slices.subset(volumes or slices.volume_names)
-    step = max(len(slices) // TUNING_SLICES, 1)
-    positions = list(range(step // 2, len(slices), step))[:TUNING_SLICES]
-    samples = []
-    for position in positions:
-        batch = slices.load(position).to(device)
-        samples.append((batch.sense, batch.kspace, batch.target))
-    tuned = {}
-    with tqdm(total=2, desc="tuning the baselines", leave=False, disable=not progress) as bar:
-        for name, method, low, high in (
-            ("CG-SENSE", cg_sense, 1e-3, 1.0),
-            ("L1-wavelet", slice_by_slice(l1_wavelet), 1e-3, 1e-1),
-        ):
-            tuned[name] = tune(method, samples, low=low, high=high, points=5, refinements=3)
-            bar.update()
-    return tuned
+    return slices.subset(volumes or slices.volume_names)
 
 
 def _with_lam(method: Reconstruction, lam: float, sense: ForwardModel, kspace: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from convexrecon.data.simulation import simulate_dataset
 from convexrecon.data.slice_preparation import crop_oversampling
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import cg_sense
+from convexrecon.evaluate.classical import classical_methods
 from convexrecon.evaluate.compare import evaluate_runs, slice_by_slice
 from convexrecon.evaluate.metrics import psnr, score_whole
 from convexrecon.physics.masks import MaskSettings
@@ -71,7 +72,7 @@ def test_the_line_from_simulation_to_report(tmp_path: Path, layout: str) -> None
     )
     assert all(row["volumes"] == 2 and "slices" not in row for row in evaluation.summary.values())
     if layout == "cine":
-        assert set(evaluation.summary) == {"zero-filled", "CG-SENSE", "L1-wavelet", "convex"}
+        assert set(evaluation.summary) == {"zero-filled", *(m.name for m in classical_methods("cine")), "convex"}
         better, worse = (evaluation.summary[name]["psnr"] for name in ("convex", "zero-filled"))
         assert better is not None
         assert worse is not None
