@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from convexrecon.denoisers.patchwise import Extent, Patching, patching
 from convexrecon.denoisers.residual import with_factor_once
 from convexrecon.errors import InputError
-from convexrecon.physics.conjugate_gradient import conjugate_gradient
 from convexrecon.physics.data_consistency import DataConsistency
 from convexrecon.physics.forward_model import ForwardModel
+from convexrecon.physics.initial_image import INITIAL_IMAGES
 
-INITIAL_IMAGES = ("zero_filled", "cg_sense")
 # Images that a denoiser may see, the current one always first: what blocks before it smoothed away is in the others.
 BLOCK_INPUTS = ("image", "zero_filled", "initial")
 
@@ -114,7 +113,8 @@ class Cascade(nn.Module):
 
     Args:
         blocks: the steps; none gives the initial image.
-        initial: "zero_filled" (A^H y) or "cg_sense" (ten CG steps on A^H A + 0.01).
+        initial: "zero_filled" (A^H y), "cg_sense" (ten CG steps on A^H A + 0.01) or, of series, "time_average" (CG from
+            what does not change in time); see `physics.initial_image`.
 
     Raises:
         InputError: an unknown initial image.
@@ -137,11 +137,7 @@ class Cascade(nn.Module):
 
     def start(self, sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
         """The image before the first block: A^H y (B, *N) -> (B, *N)."""
-        if self.initial == "zero_filled":
-            return adjoint_kspace
-        return conjugate_gradient(
-            lambda x: sense.normal(x) + 0.01 * x, adjoint_kspace, tolerance=1e-4, max_iterations=10
-        ).solution
+        return INITIAL_IMAGES[self.initial](sense, adjoint_kspace)
 
     def images(self, sense: ForwardModel, kspace: Tensor) -> Iterator[Tensor]:
         """Yield the image before the first block and after every block, each (B, *N)."""
