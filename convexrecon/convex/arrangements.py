@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +35,13 @@ class Gates:
     Attributes:
         filters: g, (P, C, *k) float32, odd k.
         offsets: b, (P,) float32, in the units of g * u; zeros for gates through the origin.
+        periodic: whether the first image axis goes round, as the time of a heartbeat does: for the gates, and for the
+            filters that they gate.
     """
 
     filters: Tensor
     offsets: Tensor
+    periodic: bool = False
 
     def __post_init__(self) -> None:
         if self.filters.ndim < 3 or any(size % 2 == 0 for size in self.filters.shape[2:]):
@@ -55,7 +58,7 @@ class Gates:
         return tuple(self.filters.shape[2:])
 
     def patterns(self, features: Tensor) -> Tensor:
-        """D: features (B, C, *N) -> (B, P, *N) bool; zero padding beyond the border.
+        """D: features (B, C, *N) -> (B, P, *N) bool; zero padding beyond the border, or around.
 
         Evaluated in float32 whatever the precision of the features: which gates are open is part of the
         network, and an independent float64 measurement must see the same ones.
@@ -80,24 +83,39 @@ class Gates:
         return [self.select(slice(start, start + GATES_DECIDED)) for start in starts]
 
     def _decided(self, features: Tensor, rows: slice) -> Tensor:
-        responses = convolve_rows(features, self.filters.float(), rows)
+        responses = convolve_rows(features, self.filters.float(), rows, periodic=self.periodic)
         return responses >= self.offsets.float().view(1, -1, *[1] * (features.ndim - 2))
 
     def select(self, keep: Tensor | slice) -> "Gates":
         """The gates at index, mask or slice `keep`."""
-        return Gates(self.filters[keep], self.offsets[keep])
+        return replace(self, filters=self.filters[keep], offsets=self.offsets[keep])
 
     def to(self, device: torch.device | str) -> "Gates":
         """The same gates on another device."""
-        return Gates(self.filters.to(device), self.offsets.to(device))
+        return replace(self, filters=self.filters.to(device), offsets=self.offsets.to(device))
 
 
-def convolve(features: Tensor, filters: Tensor) -> Tensor:
-    """Same-size cross-correlation with zero padding: (B, C, *N), (F, C, *k) -> (B, F, *N)."""
-    kernel = filters.shape[2:]
+def convolve(features: Tensor, filters: Tensor, *, periodic: bool = False) -> Tensor:
+    """Same-size cross-correlation with zero padding: (B, C, *N), (F, C, *k) -> (B, F, *N).
+
+    Where the first axis is `periodic` it goes round instead.
+    """
+    padding = [size // 2 for size in filters.shape[2:]]
+    if periodic:
+        features, padding[0] = around(features, slice(0, features.shape[2]), padding[0]), 0
     # TF32 would change which gates are open and spoil the certificates.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        return CONVOLUTIONS[len(kernel)](features, filters, padding=tuple(size // 2 for size in kernel))
+        return CONVOLUTIONS[len(padding)](features, filters, padding=tuple(padding))
+
+
+def around(features: Tensor, rows: slice, margin: int) -> Tensor:
+    """Some rows of the first axis of (B, C, *N), which goes round, and `margin` more on both sides.
+
+    >>> around(torch.arange(4.0).view(1, 1, 4), slice(0, 2), 3).flatten().tolist()
+    [1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 0.0]
+    """
+    seen = torch.arange(rows.start - margin, rows.stop + margin, device=features.device)
+    return features.index_select(2, seen % features.shape[2])
 
 
 def row_bands(shape: Sequence[int]) -> list[slice]:
@@ -110,9 +128,12 @@ def row_bands(shape: Sequence[int]) -> list[slice]:
     return [slice(start, min(start + rows, shape[0])) for start in range(0, max(shape[0], 1), rows)]
 
 
-def convolve_rows(features: Tensor, filters: Tensor, rows: slice) -> Tensor:
+def convolve_rows(features: Tensor, filters: Tensor, rows: slice, *, periodic: bool = False) -> Tensor:
     """Some rows of the first axis of `convolve`, in the filters' precision: (B, C, *N), (F, C, *k) -> (B, F, n, ..)."""
     half = filters.shape[2] // 2
+    if periodic:
+        seen = around(features, rows, half).to(filters.dtype)
+        return convolve(seen, filters)[:, :, half : seen.shape[2] - half]
     start, stop = max(rows.start - half, 0), min(rows.stop + half, features.shape[2])
     responses = convolve(features[:, :, start:stop].to(filters.dtype), filters)
     return responses[:, :, rows.start - start : rows.stop - start]
@@ -120,7 +141,8 @@ def convolve_rows(features: Tensor, filters: Tensor, rows: slice) -> Tensor:
 
 def joined(first: Gates, second: Gates) -> Gates:
     """The gates of both, in order."""
-    return Gates(torch.cat([first.filters, second.filters]), torch.cat([first.offsets, second.offsets]))
+    filters, offsets = torch.cat([first.filters, second.filters]), torch.cat([first.offsets, second.offsets])
+    return replace(first, filters=filters, offsets=offsets)
 
 
 def gaussian_filters(
@@ -139,6 +161,7 @@ def draw_gates(
     offset_scale: float = 1.0,
     whitened: float = 0.0,
     draw: FilterDraw = gaussian_filters,
+    periodic: bool = False,
 ) -> Gates:
     """Draw gates with Gaussian offsets; duplicate and trivial patterns are replaced.
 
@@ -159,6 +182,7 @@ def draw_gates(
             the origin.
         whitened: share of the gates drawn from N(0, C^-1), from 0 to 1.
         draw: where the other filters come from; `gate_sampling` has more.
+        periodic: whether the first image axis goes round.
 
     Raises:
         InputError: a size, share or scale out of range, or data on which every pattern is trivial.
@@ -169,7 +193,7 @@ def draw_gates(
         )
     if not 0 <= whitened <= 1:
         raise InputError(f"gates: expected a whitened share from 0 to 1, found {whitened}")
-    whitening = _inverse_root_covariance(samples, kernel) if whitened > 0 else None
+    whitening = _inverse_root_covariance(samples, kernel, periodic) if whitened > 0 else None
     found: Gates | None = None
     seen: set[bytes] = set()
     for _ in range(8):
@@ -179,7 +203,7 @@ def draw_gates(
             white = gaussian_filters(samples, int(chosen.sum()), kernel, generator)
             filters[chosen] = (white.flatten(1) @ whitening).view_as(white)
         offsets = torch.randn(count, generator=generator) * offset_scale
-        fresh = Gates(_unit_response(filters, samples), offsets)
+        fresh = Gates(_unit_response(filters, samples, periodic), offsets, periodic)
         keep = _distinct(fresh, samples, seen)
         fresh = fresh.select(keep)
         found = fresh if found is None else joined(found, fresh)
@@ -191,7 +215,7 @@ def draw_gates(
     return found.select(torch.arange(min(count, len(found))))
 
 
-def _inverse_root_covariance(samples: Sequence[Tensor], kernel: tuple[int, ...]) -> Tensor:
+def _inverse_root_covariance(samples: Sequence[Tensor], kernel: tuple[int, ...], periodic: bool) -> Tensor:
     """C^(-1/2), C the second moment of the samples' patches: (d, d), on the CPU."""
     size = samples[0].shape[1] * math.prod(kernel)
     covariance = torch.zeros(size, size, dtype=torch.float64)
@@ -199,20 +223,20 @@ def _inverse_root_covariance(samples: Sequence[Tensor], kernel: tuple[int, ...])
     for sample in samples:
         for image in sample.split(1):
             for rows in row_bands(image.shape[2:]):
-                patches = convolve_rows(image, basis.to(image), rows).flatten(2)[0].double()
+                patches = convolve_rows(image, basis.to(image), rows, periodic=periodic).flatten(2)[0].double()
                 covariance += (patches @ patches.T).cpu()
     values, vectors = torch.linalg.eigh(covariance)
     root = values.clamp_min(SMALLEST_VARIANCE * float(values[-1])).rsqrt()
     return ((vectors * root) @ vectors.T).float()
 
 
-def _unit_response(filters: Tensor, samples: Sequence[Tensor]) -> Tensor:
+def _unit_response(filters: Tensor, samples: Sequence[Tensor], periodic: bool) -> Tensor:
     """Scale each filter so that its response has unit root mean square over the samples."""
     power = torch.zeros(filters.shape[0], dtype=torch.float64)
     pixels = 0
     for sample in samples:
         for rows in row_bands(sample.shape[2:]):
-            responses = convolve_rows(sample, filters.to(sample), rows)
+            responses = convolve_rows(sample, filters.to(sample), rows, periodic=periodic)
             power += responses.double().square().transpose(0, 1).flatten(1).sum(1).cpu()
             pixels += responses[:, 0].numel()
     rms = (power / pixels).sqrt().clamp_min(1e-12).to(filters.dtype)

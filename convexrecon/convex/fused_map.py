@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convexrecon.convex.arrangements import Gates, around
 from convexrecon.convex.fused_tiles import Precision, Tile, adjoint_shares, adjoint_tile, forward_tile, segments
 from convexrecon.convex.patches import BlockBatch
 from convexrecon.errors import InputError
@@ -107,16 +108,13 @@ def launch(tile: Tile, gates: int, features: int, precision: Precision) -> dict[
     }
 
 
-def fused_part(
-    batch: BlockBatch, packed: Tensor, gates: int, kernel: tuple[int, ...], constant: bool, precision: Precision
-) -> Part:
+def fused_part(batch: BlockBatch, packed: Tensor, gates: Gates, constant: bool, precision: Precision) -> Part:
     """The pixels of one image that count, as a map and a target in float32.
 
     Args:
         batch: of one image.
         packed: its gates' patterns as bits, (ceil(P / 8), all pixels).
-        gates: P.
-        kernel: odd, along each image axis.
+        gates: the arrangement, P gates.
         constant: whether the last feature is the constant 1.
         precision: of the products.
 
@@ -126,19 +124,25 @@ def fused_part(
     count, pixels = batch.features.shape[0], math.prod(batch.features.shape[2:])
     if count != 1 or pixels > COUNTED:
         raise InputError(f"fused map: expected one image of at most {COUNTED} pixels, found {count} of {pixels}")
-    padded = padded_channels(batch.features.float(), kernel, constant)
-    corners, taps = addresses(batch.features.shape, kernel, constant, padded)
+    padded = padded_channels(batch.features.float(), gates.kernel, constant, periodic=gates.periodic)
+    corners, taps = addresses(batch.features.shape, gates.kernel, constant, padded)
     target = batch.target[0].flatten(1).float()
     if batch.rows is not None:
         chosen = batch.rows.flatten().nonzero().squeeze(1)
         corners, packed, target = corners[chosen], packed[:, chosen], target[:, chosen]
-    layer = FusedMap(padded.flatten(), corners, taps, packed.contiguous(), gates, target.contiguous(), precision)
+    layer = FusedMap(padded.flatten(), corners, taps, packed.contiguous(), len(gates), target.contiguous(), precision)
     return Part(layer, layer.target, len(corners))
 
 
-def padded_channels(features: Tensor, kernel: tuple[int, ...], constant: bool) -> Tensor:
-    """(1, C, *N) -> (C, *padded), with half a kernel of zeros around, and a last channel of ones if `constant`."""
-    padded = F.pad(features[0], [extent // 2 for extent in reversed(kernel) for _ in range(2)])
+def padded_channels(features: Tensor, kernel: tuple[int, ...], constant: bool, *, periodic: bool = False) -> Tensor:
+    """(1, C, *N) -> (C, *padded), with half a kernel of zeros around, and a last channel of ones if `constant`.
+
+    Where the first axis is `periodic` it goes round instead.
+    """
+    halves = [extent // 2 for extent in kernel]
+    if periodic:
+        features, halves[0] = around(features, slice(0, features.shape[2]), halves[0]), 0
+    padded = F.pad(features[0], [half for half in reversed(halves) for _ in range(2)])
     return torch.cat([padded, torch.ones_like(padded[:1])]) if constant else padded
 
 

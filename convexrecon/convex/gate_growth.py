@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -239,7 +239,8 @@ def _grow(task: _Task, statistics: GrownStatistics, budget: int) -> tuple[GrownS
 
 def _linear_filter(stream: Stream, like: Gates, constant: bool) -> GrownStatistics:
     """The statistics of the one gate that is open everywhere."""
-    open_ = Gates(torch.zeros_like(like.filters[:1]), torch.full_like(like.offsets[:1], -1.0))
+    shut = like.select(slice(0, 1))
+    open_ = replace(shut, filters=torch.zeros_like(shut.filters), offsets=torch.full_like(shut.offsets, -1.0))
     statistics = grow_statistics(None, stream(), open_, constant)
     if statistics.tau == 0:
         raise InputError("program: the target is zero everywhere; there is nothing to learn")

@@ -1,5 +1,7 @@
 """Candidate gates made better: by smoothed ascent, and by exact searches along lines."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,7 @@ def ascend(gates: Gates, pixels: SampledPixels, residual: Tensor, rule: Rule, st
         filters = filters + ASCENT_STEP * width * slope_filters / length.unsqueeze(1)
         filters = filters / filters.norm(dim=1, keepdim=True).clamp_min(1e-12)
         offsets = offsets + ASCENT_STEP * width * slope_offsets / length
-    return Gates((filters @ pixels.roots[1]).view_as(gates.filters), offsets)
+    return replace(gates, filters=(filters @ pixels.roots[1]).view_as(gates.filters), offsets=offsets)
 
 
 def _smoothed_slope(
@@ -86,7 +88,8 @@ def search_lines(
         moved = best_on_lines(gates, filters, offsets, taps, terms)
         # A gate and its positive multiples have the same pattern; directions are meant for unit response.
         size = (moved.filters.flatten(1) @ pixels.roots[0]).norm(dim=1).clamp_min(1e-12)
-        gates = Gates(moved.filters / size.view(-1, *[1] * (filters.ndim - 1)), moved.offsets / size)
+        unit = moved.filters / size.view(-1, *[1] * (filters.ndim - 1))
+        gates = replace(moved, filters=unit, offsets=moved.offsets / size)
     return gates
 
 

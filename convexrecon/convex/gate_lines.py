@@ -4,6 +4,8 @@ Along ``(g, b) + s (dg, db)`` each pixel's gate opens or closes once, at a known
 of what a pixel contributes give ``X^T D r`` of every pattern on the way at the price of a few products.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def best_on_lines(gates: Gates, filters: Tensor, offsets: Tensor, patches: Tenso
     ]
     steps = torch.cat(pieces).to(gates.filters)
     moved = gates.filters + steps.view(-1, *[1] * (filters.ndim - 1)) * filters
-    return Gates(moved, gates.offsets + steps * offsets)
+    return replace(gates, filters=moved, offsets=gates.offsets + steps * offsets)
 
 
 def _best_steps(level: Tensor, slope: Tensor, terms: Tensor) -> Tensor:

@@ -89,6 +89,7 @@ def draw_candidates(
     draw: FilterDraw = gaussian_filters,
     offset_scale: float = 1.0,
     whitened: float = 0.5,
+    periodic: bool = False,
 ) -> Gates:
     """Gates from the distribution of `draw_gates`, scaled on the pixels; trivial and duplicate ones stay.
 
@@ -101,6 +102,7 @@ def draw_candidates(
         draw: where filters come from.
         offset_scale: standard deviation of the offsets, in units of the response's.
         whitened: share of the candidates drawn from N(0, C^-1) instead.
+        periodic: whether the first image axis goes round.
     """
     filters = draw(samples, count, kernel, generator).to(pixels.patches)
     white = torch.rand(count, generator=generator) < whitened
@@ -108,7 +110,7 @@ def draw_candidates(
     filters[white] = (fresh.flatten(1) @ pixels.roots[1]).view_as(fresh)
     rms = (filters.flatten(1) @ pixels.roots[0]).norm(dim=1).clamp_min(1e-12)
     offsets = torch.randn(count, generator=generator) * offset_scale
-    return Gates(filters / rms.view(-1, *[1] * (filters.ndim - 1)), offsets.to(filters))
+    return Gates(filters / rms.view(-1, *[1] * (filters.ndim - 1)), offsets.to(filters), periodic)
 
 
 def choose(

@@ -42,7 +42,8 @@ class GatedConvolution:
         for gates, part in self._chunks(weights):
             open_ = gates.patterns(self.features).unsqueeze(2)
             filters, bias = split_weights(part, self.features.shape[1], gates.kernel, self.constant)
-            responses = convolve(self.features, filters.flatten(0, 1)).unflatten(1, filters.shape[:2])
+            responses = convolve(self.features, filters.flatten(0, 1), periodic=gates.periodic)
+            responses = responses.unflatten(1, filters.shape[:2])
             if bias is not None:
                 responses = responses + bias.view(1, *bias.shape, *[1] * len(gates.kernel))
             term = (responses * open_).sum(1)
@@ -60,7 +61,7 @@ class GatedConvolution:
             index = torch.arange(start, min(start + GATES_PER_CHUNK, len(self.gates)))
             gates = self.gates.select(index)
             gated = gates.patterns(self.features).unsqueeze(2) * data.unsqueeze(1)
-            filters = _filter_gradient(self.features, gated.flatten(1, 2), gates.kernel)
+            filters = _filter_gradient(self.features, gated.flatten(1, 2), gates)
             rows = filters.view(len(gates), outputs, -1)
             if self.constant:
                 sums = gated.transpose(0, 1).flatten(3).sum((1, 3)).unsqueeze(2)
@@ -92,9 +93,10 @@ def feature_count(channels: int, kernel: tuple[int, ...], constant: bool) -> int
     return size + int(constant)
 
 
-def _filter_gradient(features: Tensor, outputs: Tensor, kernel: tuple[int, ...]) -> Tensor:
+def _filter_gradient(features: Tensor, outputs: Tensor, gates: Gates) -> Tensor:
     """The adjoint of `convolve` in its filters: (B, C, *N), (B, F, *N) -> (F, C, *k)."""
-    shape = (outputs.shape[1], features.shape[1], *kernel)
+    shape = (outputs.shape[1], features.shape[1], *gates.kernel)
     filters = torch.zeros(shape, dtype=features.dtype, device=features.device, requires_grad=True)
     with torch.enable_grad():
-        return torch.autograd.grad(convolve(features.detach(), filters), filters, outputs)[0]
+        responses = convolve(features.detach(), filters, periodic=gates.periodic)
+        return torch.autograd.grad(responses, filters, outputs)[0]

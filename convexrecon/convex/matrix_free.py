@@ -68,7 +68,7 @@ def float32_parts(
             for image in images_of(batch):
                 if products != "torch" and can_fuse(image.features):
                     packed = patterns.packed(position, image.features)
-                    yield fused_part(image, packed, len(gates), gates.kernel, constant, products)
+                    yield fused_part(image, packed, gates, constant, products)
                 else:
                     known = partial(patterns.bands, position)
                     chunk = _chunk(image, gates, constant)

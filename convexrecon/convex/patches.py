@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convexrecon.convex.arrangements import Gates
+from convexrecon.convex.arrangements import Gates, around
 
 # Pixels a chunk on a CPU: large enough for an efficient matrix product, small enough to stay in cache.
 PIXELS_PER_CHUNK = 4096
@@ -134,7 +134,7 @@ def _banded(
     """Patches (d, n) and patterns (P, n) of all pixels of an image, in order, a band of rows at a time."""
     for rows, open_ in patterns(features):
         decided, done = open_[0].flatten(1), 0
-        for band in patch_bands(features.to(precision), gates.kernel, constant, rows):
+        for band in patch_bands(features.to(precision), gates.kernel, constant, rows, periodic=gates.periodic):
             yield band, decided[:, done : done + band.shape[1]]
             done += band.shape[1]
 
@@ -148,7 +148,7 @@ def pixels_per_chunk(batch: BlockBatch, gates: Gates) -> int:
 
 
 def patch_bands(
-    features: Tensor, kernel: tuple[int, ...], constant: bool, within: slice | None = None
+    features: Tensor, kernel: tuple[int, ...], constant: bool, within: slice | None = None, *, periodic: bool = False
 ) -> Iterator[Tensor]:
     """`image_patches` of one image, or of the rows `within`, some rows at a time, so that their patches stay small."""
     entries = features[0].numel() // features.shape[2] * math.prod(kernel)
@@ -158,6 +158,9 @@ def patch_bands(
     first, last = (0, size) if within is None else (within.start, within.stop)
     for start in range(first, last, rows):
         stop = min(start + rows, last)
+        if periodic:
+            yield image_patches(around(features, slice(start, stop), half), kernel, constant, padded_rows=True)
+            continue
         seen = features[:, :, max(start - half, 0) : stop + half]
         missing = [max(half - start, 0), max(stop + half - size, 0)]
         yield image_patches(F.pad(seen, [0, 0] * (features.ndim - 3) + missing), kernel, constant, padded_rows=True)

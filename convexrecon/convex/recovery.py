@@ -107,8 +107,9 @@ def relu_network(
         sharpness: values of a to try.
 
     Raises:
-        InputError: no a, or one that is not positive.
+        InputError: no a, or one that is not positive; or gates that go round.
     """
+    _check_border(gates)
     if len(sharpness) == 0 or not all(0 < tried < float("inf") for tried in sharpness):
         raise InputError(f"sharpness: expected positive numbers, found {tuple(sharpness)}")
     neurons = gated_network(gates, weights, constant=constant)
@@ -147,8 +148,9 @@ def cone_network(
         ``nn.Sequential(Conv, ReLU, 1x1 Conv)``, without skip; one neuron with zero weights if all are zero.
 
     Raises:
-        InputError: w and z that do not fit.
+        InputError: w and z that do not fit, or gates that go round.
     """
+    _check_border(gates)
     features = gates.filters[0].numel() + int(constant)
     if w.shape != z.shape or w.ndim not in (2, 3) or tuple(w.shape[:2]) != (len(gates), features):
         raise InputError(
@@ -187,6 +189,11 @@ def _limit_form(neurons: GatedNetwork, sharpness: float) -> nn.Sequential:
     biases = torch.cat([constants - shifts[gate_of], -shifts[used]])
     shared = norms.new_zeros(len(gates), outputs).index_add_(0, gate_of, neurons.outputs)
     return _two_layers(filters, biases, torch.cat([neurons.outputs, -shared[used]]))
+
+
+def _check_border(gates: Gates) -> None:
+    if gates.periodic:
+        raise InputError("relu network: its convolution pads with zeros; expected gates with periodic = False")
 
 
 def _two_layers(filters: Tensor, biases: Tensor, outputs: Tensor) -> nn.Sequential:

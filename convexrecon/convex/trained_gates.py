@@ -39,4 +39,4 @@ def _relu_gates(denoiser: ReluDenoiser) -> tuple[Gates, Tensor]:
     layers = denoiser.network.state_dict()
     filters, outputs = layers["0.weight"], layers["2.weight"].flatten(1)
     offsets = -layers["0.bias"] if "0.bias" in layers else torch.zeros(len(filters), device=filters.device)
-    return Gates(filters.clone(), offsets), filters.flatten(1).norm(dim=1) * outputs.norm(dim=0)
+    return Gates(filters.clone(), offsets, denoiser.periodic), filters.flatten(1).norm(dim=1) * outputs.norm(dim=0)

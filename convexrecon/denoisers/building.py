@@ -71,7 +71,9 @@ def describe_denoiser(denoiser: nn.Module) -> dict[str, Any]:
     if isinstance(denoiser, ResidualDenoiser):
         return {"kind": denoiser.kind, "settings": denoiser.settings()}
     if isinstance(denoiser, GatedDenoiser):
-        return {"kind": denoiser.kind, "constant": denoiser.constant}
+        return {"kind": denoiser.kind, "constant": denoiser.constant, "periodic": denoiser.periodic}
+    if isinstance(denoiser, FeatureStack):
+        return {"kind": denoiser.kind, "periodic": denoiser.layer(0).periodic}
     return {"kind": denoiser.kind}
 
 
@@ -85,13 +87,14 @@ def build_denoiser(entry: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Modu
     Raises:
         InputError: a kind or settings that this library does not have.
     """
-    kind = entry["kind"]
+    # Files written before gates could go round do not say.
+    kind, periodic = entry["kind"], bool(entry.get("periodic", False))
     if kind == GatedDenoiser.kind:
-        gates = Gates(tensors["gate_filters"], tensors["gate_offsets"])
+        gates = Gates(tensors["gate_filters"], tensors["gate_offsets"], periodic)
         return GatedDenoiser(gates, tensors["weights"], constant=entry["constant"])
     if kind == FeatureStack.kind:
         count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("networks."))
-        return FeatureStack(_build_network(tensors, f"networks.{layer}.") for layer in range(count))
+        return FeatureStack(_build_network(tensors, f"networks.{layer}.", periodic) for layer in range(count))
     if kind == ReluDenoiser.kind and "settings" not in entry:
         entry = {"settings": _relu_settings(tensors)}
     for made in (ReluDenoiser, ResNetDenoiser, ModlDenoiser):
@@ -116,7 +119,7 @@ def _relu_settings(tensors: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _build_network(tensors: dict[str, Tensor], prefix: str) -> GatedNetwork:
+def _build_network(tensors: dict[str, Tensor], prefix: str, periodic: bool) -> GatedNetwork:
     part = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    gates = Gates(part["gate_filters"], part["gate_offsets"])
+    gates = Gates(part["gate_filters"], part["gate_offsets"], periodic)
     return GatedNetwork(gates, part["filters"], part.get("constants"), part["gate_of"], part["outputs"])

@@ -28,11 +28,12 @@ class GatedDenoiser(nn.Module):
         # that the certificate compares with beta by more than a small beta allows.
         self.weights = nn.Parameter(weights.double(), requires_grad=False)
         self.constant = constant
+        self.periodic = gates.periodic
 
     @property
     def gates(self) -> Gates:
         """The arrangement."""
-        return Gates(self.gate_filters, self.gate_offsets)
+        return Gates(self.gate_filters, self.gate_offsets, self.periodic)
 
     @property
     def active_gates(self) -> int:

@@ -32,17 +32,18 @@ class GatedNetwork(nn.Module):
         self.filters = nn.Parameter(filters, requires_grad=False)
         self.constants = None if constants is None else nn.Parameter(constants, requires_grad=False)
         self.outputs = nn.Parameter(outputs, requires_grad=False)
+        self.periodic = gates.periodic
 
     @property
     def gates(self) -> Gates:
         """The arrangement."""
-        return Gates(self.gate_filters, self.gate_offsets)
+        return Gates(self.gate_filters, self.gate_offsets, self.periodic)
 
     def hidden(self, features: Tensor) -> Tensor:
         """The frozen hidden channels: (B, C, *N) -> (B, R, *N)."""
         if self.filters.shape[0] == 0:
             return features.new_zeros(features.shape[0], 0, *features.shape[2:])
-        responses = convolve(features, self.filters.to(features))
+        responses = convolve(features, self.filters.to(features), periodic=self.periodic)
         if self.constants is not None:
             responses = responses + self.constants.to(features).view(1, -1, *[1] * (features.ndim - 2))
         return responses * self.gates.patterns(features)[:, self.gate_of]

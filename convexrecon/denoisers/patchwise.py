@@ -198,6 +198,9 @@ def _kernel(denoiser: nn.Module) -> tuple[int, ...]:
 
 
 def _periodic_axes(denoiser: nn.Module, axes: int) -> tuple[bool, ...]:
-    if not isinstance(denoiser, ResidualDenoiser):
+    if isinstance(denoiser, FeatureStack):
+        denoiser = denoiser.layer(0)
+    if not isinstance(denoiser, ResidualDenoiser | GatedDenoiser | GatedNetwork):
         return (False,) * axes
-    return tuple(denoiser.padding == "circular" or (denoiser.periodic and axis == 0) for axis in range(axes))
+    every = isinstance(denoiser, ResidualDenoiser) and denoiser.padding == "circular"
+    return tuple(every or (denoiser.periodic and axis == 0) for axis in range(axes))

@@ -1,6 +1,7 @@
 """The gates of a block as the settings ask for them: drawn, taken from a trained network, or grown."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,9 +35,9 @@ def fixed_gates(settings: RunSettings, index: int, samples: Sequence[Tensor]) ->
     convex, device = settings.convex, samples[0].device
     kernel = _kernel(settings, samples)
     if convex.gates_run is not None:
-        return _gates_of_run(Path(convex.gates_run), index, (samples[0].shape[1], *kernel), settings.model.units).to(
-            device
-        )
+        shape = (samples[0].shape[1], *kernel)
+        gates = _gates_of_run(Path(convex.gates_run), index, shape, settings.model.units)
+        return replace(gates, periodic=settings.model.periodic).to(device)
     return draw_gates(
         samples,
         settings.model.units,
@@ -45,6 +46,7 @@ def fixed_gates(settings: RunSettings, index: int, samples: Sequence[Tensor]) ->
         offset_scale=convex.offset_scale,
         whitened=convex.whitened,
         draw=FILTER_DRAWS[convex.gates],
+        periodic=settings.model.periodic,
     ).to(device)
 
 
@@ -69,10 +71,11 @@ def grow_gates(settings: RunSettings, index: int, samples: Sequence[Tensor], str
             draw=FILTER_DRAWS[convex.gates],
             offset_scale=convex.offset_scale,
             whitened=convex.whitened,
+            periodic=settings.model.periodic,
         )
 
     shape = (1, samples[0].shape[1], *kernel)
-    like = Gates(torch.zeros(shape), torch.zeros(1)).to(samples[0].device)
+    like = Gates(torch.zeros(shape), torch.zeros(1), settings.model.periodic).to(samples[0].device)
     rng = generator(seed_of_training(settings), "gates", index)
     return grow_program(stream, source, like, settings.model.units, convex.program, convex.grow, rng)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -80,7 +80,7 @@ def solve_block(data: BlockData, cascade: Cascade, index: int, samples: Sequence
         return SolvedBlock(grown.solved, grown)
     gates = fixed_gates(settings, index, samples) if grown is None else grown.solved.gates
     # One bit of a gate moves pixels that lie on its border.
-    gates = Gates(processes.agreed(gates.filters), processes.agreed(gates.offsets))
+    gates = replace(gates, filters=processes.agreed(gates.filters), offsets=processes.agreed(gates.offsets))
     if convex.loss == "image":
         return SolvedBlock(solve_program(stream, gates, convex.program, processes), None)
     with _loss_data(data, cascade, index) as (behind, model_stream):

@@ -37,8 +37,7 @@ class ModelSettings:
             no data consistency).
         blocks: number of blocks, or of layers when stacking features.
         kernel: odd kernel size, of all axes or one for each, e.g. [3, 5, 5] of (t, y, x).
-        periodic: whether the first axis of three goes round, as the time of a heartbeat does; of the methods that
-            descend a loss.
+        periodic: whether the first axis of three goes round, as the time of a heartbeat does.
         units: gates of a gated block, hidden units of a ReLU block.
         denoiser: of the methods that descend a loss: "relu" (two layers, as the convex ones), "resnet" (GLEAM's) or
             "modl" (MoDL's).
@@ -47,7 +46,7 @@ class ModelSettings:
             denoisers invertible, and smoother than they would be.
         inputs: images that a denoiser sees, the current "image" first; also "zero_filled" and, where it is
             another image, "initial".
-        initial: image before the first block, "zero_filled" or "cg_sense".
+        initial: image before the first block, "zero_filled", "cg_sense" or, of series, "time_average".
         consistency: "proximal", "gradient" or "none".
         cg_iterations: most conjugate-gradient steps of a proximal step.
         patch: most pixels along every axis, or each, that are denoised at a time; None for whole images. The memory
@@ -65,7 +64,7 @@ class ModelSettings:
     width: int | None = None
     spectral: float | None = None
     inputs: tuple[str, ...] = ("image",)
-    initial: Literal["zero_filled", "cg_sense"] = "zero_filled"
+    initial: Literal["zero_filled", "cg_sense", "time_average"] = "zero_filled"
     consistency: Literal["proximal", "gradient", "none"] = "proximal"
     cg_iterations: int = 12
     patch: int | tuple[int, ...] | None = None

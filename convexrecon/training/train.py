@@ -85,10 +85,10 @@ def training_sets(
 def _check_kernel(settings: RunSettings, slices: PreparedSlices) -> None:
     """Refuse a kernel that is larger than the samples along an axis, and one for another number of axes."""
     kernel = kernel_of(settings, slices.dimensions)
-    if settings.method == "convex" and settings.model.periodic:
-        raise InputError(
-            "model.periodic: convex blocks pad with zeros; expected it with the methods that descend a loss"
-        )
+    if settings.model.periodic and slices.dimensions < 3:
+        raise InputError(f"model.periodic: expected images of three axes, (t, y, x), found {slices.layout!r}")
+    if settings.model.initial == "time_average" and slices.layout != "cine":
+        raise InputError(f"model.initial: 'time_average' expects data of layout 'cine', found {slices.layout!r}")
     for key in slices.slices:
         if slices.dimensions > 2 and any(size > have for size, have in zip(kernel, key.shape[1:], strict=True)):
             what = "slab" if key.is_slab else slices.layout

@@ -98,7 +98,8 @@ def test_patterns_and_patches_of_bands_are_those_of_the_image(
     rng = torch.Generator().manual_seed(5)
     kernel = (5, 3, 3)[: len(shape)]
     # Multiples of 1/4: sums without rounding, so that gates on their borders decide alike.
-    gates = Gates(*((4 * torch.randn(size, generator=rng)).round() / 4 for size in ((6, 2, *kernel), (6,))))
+    filters, offsets = ((4 * torch.randn(size, generator=rng)).round() / 4 for size in ((6, 2, *kernel), (6,)))
+    gates = Gates(filters, offsets)
     image = (4 * torch.randn(2, 2, *shape, generator=rng)).round() / 4
     rows = torch.rand(2, 1, *shape, generator=rng) < 0.7
     batch = BlockBatch(image, image, rows)

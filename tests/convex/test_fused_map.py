@@ -55,6 +55,7 @@ class Case:
     outputs: int
     constant: bool
     rows: bool
+    periodic: bool = False
 
 
 CASES = [
@@ -64,6 +65,7 @@ CASES = [
     Case((5, 7, 6), (3, 1, 5), 2, 9, 1, True, False),
     Case((4, 5, 11), (3, 5, 3), 2, 16, 3, False, True),
     Case((37,), (7,), 9, 8, 2, True, False),
+    Case((3, 7, 6), (5, 3, 1), 2, 9, 2, True, True, periodic=True),
     Case((29, 23), (7, 7), 2, 13, 2, True, False),
 ]
 
@@ -75,14 +77,18 @@ def _problem(case: Case, device: torch.device, precision: Precision = "ieee") ->
     target = torch.randn(1, case.outputs, *case.size, generator=rng).to(device)
     rows = (torch.rand(1, 1, *case.size, generator=rng) < 0.7).to(device) if case.rows else None
     filters = torch.randn(case.gates, case.channels, *case.kernel, generator=rng)
-    gates = Gates(filters, torch.randn(case.gates, generator=rng)).to(device)
+    gates = Gates(filters, torch.randn(case.gates, generator=rng), case.periodic).to(device)
     batch = BlockBatch(features, target, rows)
     packed = RememberedPatterns(gates, 0).packed(0, features)
-    part = fused_part(batch, packed, len(gates), gates.kernel, case.constant, precision)
+    part = fused_part(batch, packed, gates, case.constant, precision)
     [exact] = pixel_chunks(batch, gates, case.constant, torch.float64, chunk=10**9)
     assert isinstance(part.map, FusedMap)
     assert part.rows == exact.target.shape[1]
     return part.map, exact
+
+
+def _gates(count: int, channels: int) -> Gates:
+    return Gates(torch.zeros(count, channels, 3, 3), torch.zeros(count))
 
 
 def _weights(fused: FusedMap, seed: int = 0) -> Tensor:
@@ -140,7 +146,7 @@ def test_an_image_of_which_no_pixel_counts_adds_nothing(device: torch.device) ->
     features, target = torch.randn(1, 2, 5, 6).to(device), torch.randn(1, 2, 5, 6).to(device)
     none = torch.zeros(1, 1, 5, 6, dtype=torch.bool, device=device)
     packed = torch.zeros(1, 30, dtype=torch.uint8, device=device)
-    part = fused_part(BlockBatch(features, target, none), packed, 3, (3, 3), True, "ieee")
+    part = fused_part(BlockBatch(features, target, none), packed, _gates(3, 2), True, "ieee")
     assert part.rows == 0
     assert part.map.forward(torch.randn(3, 19, 2).to(device)).shape == (2, 0)
     assert bool((part.map.adjoint(part.target) == torch.zeros(3, 19, 2).to(device)).all())
@@ -150,11 +156,11 @@ def test_nan_behind_closed_gates_shows_and_elsewhere_does_not(device: torch.devi
     features, target = torch.ones(1, 1, 4, 40).to(device), torch.ones(1, 1, 4, 40).to(device)
     features[0, 0, 0, 0] = float("nan")
     closed = torch.zeros(1, 160, dtype=torch.uint8, device=device)
-    part = fused_part(BlockBatch(features, target), closed, 2, (3, 3), False, "ieee")
+    part = fused_part(BlockBatch(features, target), closed, _gates(2, 1), False, "ieee")
     assert bool(part.map.adjoint(part.target).isnan().any(1).all())
     away = torch.ones(1, 1, 4, 40, dtype=torch.bool, device=device)
     away[..., :2] = False
-    part = fused_part(BlockBatch(features, target, away), closed, 2, (3, 3), False, "ieee")
+    part = fused_part(BlockBatch(features, target, away), closed, _gates(2, 1), False, "ieee")
     assert not bool(part.map.adjoint(part.target).isnan().any())
     assert not bool(part.map.forward(torch.ones(2, 9, 1).to(device)).isnan().any())
 
@@ -183,7 +189,7 @@ def test_programs_have_the_same_optimum(device: torch.device, monkeypatch: pytes
 def test_several_images_at_once_are_refused() -> None:
     two = BlockBatch(torch.zeros(2, 1, 4, 5), torch.zeros(2, 1, 4, 5))
     with pytest.raises(InputError, match=r"expected one image of at most .* pixels, found 2 of 20"):
-        fused_part(two, torch.zeros(1, 20, dtype=torch.uint8), 1, (3, 3), True, "ieee")
+        fused_part(two, torch.zeros(1, 20, dtype=torch.uint8), _gates(1, 1), True, "ieee")
 
 
 def test_a_cpu_is_left_to_matrix_products() -> None:

@@ -22,7 +22,7 @@ from convexrecon.denoisers.resnet import ResNetDenoiser
 from convexrecon.errors import InputError
 from convexrecon.training.live_memory import LiveMemory
 
-KINDS = ("relu", "modl", "resnet", "bounded", "circular", "frames", "gated", "features")
+KINDS = ("relu", "modl", "resnet", "bounded", "circular", "frames", "gated", "gated_frames", "features")
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -34,17 +34,17 @@ def eighths(*shape: int, generator: torch.Generator) -> Tensor:
     return (8 * torch.randn(shape, generator=generator)).round() / 8
 
 
-def gates(count: int, channels: int, kernel: tuple[int, ...], rng: torch.Generator) -> Gates:
-    return Gates(eighths(count, channels, *kernel, generator=rng), eighths(count, generator=rng))
+def gates(count: int, channels: int, kernel: tuple[int, ...], rng: torch.Generator, *, periodic: bool = False) -> Gates:
+    return Gates(eighths(count, channels, *kernel, generator=rng), eighths(count, generator=rng), periodic)
 
 
 def made(kind: str, dimensions: int, seed: int) -> nn.Module:
     """A small denoiser in float64, its kernel another for every axis, its weights far from the identity."""
     rng = seeded(seed)
     kernel = ((3, 5) if dimensions == 2 else (3, 5, 1)) if dimensions > 1 else (3,)
-    if kind == "gated":
+    if kind in ("gated", "gated_frames"):
         weights = torch.randn(4, 2 * math.prod(kernel) + 1, 2, generator=rng)
-        return GatedDenoiser(gates(4, 2, kernel, rng), weights, constant=True)
+        return GatedDenoiser(gates(4, 2, kernel, rng, periodic=kind == "gated_frames"), weights, constant=True)
     if kind == "features":
         first = gated_network(
             gates(3, 2, kernel, rng), eighths(3, 2 * math.prod(kernel), 2, generator=rng), constant=False

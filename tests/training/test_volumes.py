@@ -104,6 +104,20 @@ def test_descent_trains_on_series_with_a_periodic_time(series: Path, tmp_path: P
     assert torch.isfinite(torch.tensor(row["loss"]))
 
 
+def test_convex_blocks_of_series_go_round_and_start_from_the_average(series: Path, tmp_path: Path) -> None:
+    model = replace(RUN.model, kernel=(5, 3, 3), periodic=True, initial="time_average")
+    mask = MaskSettings("variable", 3.2, center_fraction=0.12)
+    train(replace(RUN, mask=mask, model=model), series, tmp_path / "run", progress=False)
+    assert all(row["relative_gap"] <= 2e-5 for row in certify_run(RunFolder(tmp_path / "run"), series, progress=False))
+    cascade, _ = load_cascade(tmp_path / "run" / "weights.safetensors")
+    batch = PreparedSlices(series, mask).load(0)
+    rolled = replace(batch, kspace=batch.kspace.roll(2, 2), mask=batch.mask.roll(2, 2))
+    with torch.no_grad():
+        later = cascade(rolled.sense, rolled.kspace).roll(-2, 1)
+        difference = (later - cascade(batch.sense, batch.kspace)).norm() / later.norm()
+    assert float(difference) < 1e-3
+
+
 def test_a_periodic_cascade_shifts_with_its_series() -> None:
     settings = replace(RUN, model=replace(RUN.model, periodic=True))
     denoiser = next(iter(new_cascade(settings, 3))).denoiser
@@ -128,7 +142,7 @@ def test_kernels_of_axes_are_kept_in_the_configuration(tmp_path: Path) -> None:
         ({"model": replace(RUN.model, kernel=5), "slab": 3}, r"kernel: \(5, 5, 5\) is larger than the slab of v0.h5"),
         ({"model": replace(RUN.model, kernel=(7, 3, 3))}, r"\(7, 3, 3\) is larger than the volume of v0.h5, \(6, 32"),
         ({"model": replace(RUN.model, kernel=(3, 3))}, "model.kernel: expected an odd size, or one for each of 3 axes"),
-        ({"model": replace(RUN.model, periodic=True)}, "model.periodic: convex blocks pad with zeros"),
+        ({"model": replace(RUN.model, initial="time_average")}, "'time_average' expects data of layout 'cine', found"),
     ],
 )
 def test_what_does_not_fit_volumes_is_refused(
@@ -149,3 +163,5 @@ def test_what_does_not_fit_slices_is_refused(prepared: Path, volumes: Path, tmp_
         train(flat, prepared, tmp_path / "run", validation=volumes, progress=False)
     with pytest.raises(InputError, match="expected images of three axes"):
         new_cascade(replace(RUN, model=replace(RUN.model, kernel=3, periodic=True)), 2)
+    with pytest.raises(InputError, match=r"model.periodic: expected images of three axes, .* found 'slices'"):
+        train(replace(flat, model=replace(flat.model, periodic=True)), prepared, tmp_path / "run", progress=False)
