@@ -23,6 +23,7 @@ from convexrecon.training.image_store import (
     slice_keys,
     write_store,
 )
+from convexrecon.training.random_phase import shares, turned
 from convexrecon.training.rank_exchange import of_all_ranks
 from convexrecon.training.ranks import Ranks
 
@@ -124,10 +125,13 @@ class BlockData:
                 images = ((keys_of(batch), makers[store](batch)) for batch in self.batches(store.stem))
                 write_store(store, images)
 
-    def features(self, cascade: Cascade, keys: Sequence[str], blocks: int) -> Tensor:
-        """What block number `blocks`, counted from 0, sees of slices of one shape: real (B, C, *N)."""
+    def features(self, cascade: Cascade, keys: Sequence[str], blocks: int, phase: float = 0.0) -> Tensor:
+        """What block number `blocks`, counted from 0, sees of slices of one shape: real (B, C, *N).
+
+        With another `phase` it is that of images times ``e^{i phase}``.
+        """
         inputs = self.settings.model.inputs
-        images = {name: read_store(self.input(name, blocks), keys).to(self.device) for name in inputs}
+        images = {name: turned(read_store(self.input(name, blocks), keys).to(self.device), phase) for name in inputs}
         with torch.no_grad():
             return stacked_features(cascade, input_channels(images, inputs), blocks)
 
@@ -138,6 +142,12 @@ class BlockData:
             return rows
         rng = generator(seed_of_training(self.settings), "pixels", index, entry.volume, entry.slice_index)
         return rows & (torch.rand(rows.shape, generator=rng) < fraction).to(rows.device)
+
+    def copies(self, rows: Tensor, index: int, entry: SliceKey) -> Iterator[tuple[float, Tensor]]:
+        """Phases that block `index` sees a slice with, and the pixels (B, 1, *N) bool that count with each."""
+        if not self.settings.random_phase:
+            return iter([(0.0, rows)])
+        return shares(rows, seed_of_training(self.settings), index, entry.volume, entry.slice_index)
 
     def write_images(self, cascade: Cascade, blocks: int) -> None:
         """Write the images after `blocks` frozen blocks, from those before the last of them if on disk."""

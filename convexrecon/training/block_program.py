@@ -22,6 +22,7 @@ from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_gates import fixed_gates, grow_gates
 from convexrecon.training.consistent_loss import consistent_data
 from convexrecon.training.image_store import key_of, read_store
+from convexrecon.training.random_phase import turned
 from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.self_supervised_loss import held_out_data, unsupervised_stream
 
@@ -37,12 +38,13 @@ def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
         task = f"block {index + 1}: pass over the data"
         for entry in tqdm(data.slices.slices, task, leave=False, disable=not data.progress):
             key = key_of(entry.volume, entry.slice_index)
-            features = data.features(cascade, [key], index)
             target = read_store(data.targets, [key]).to(data.device)
             rows = data.drawn((target != 0).unsqueeze(1), index, entry)
             # The skip is from the current image, not from the hidden channels of a stack.
             image = read_store(data.input("image", index), [key]).to(data.device)
-            yield BlockBatch(features, to_channels(target - image), rows)
+            for phase, part in data.copies(rows, index, entry):
+                features = data.features(cascade, [key], index, phase)
+                yield BlockBatch(features, to_channels(turned(target - image, phase)), part)
 
     return stream
 

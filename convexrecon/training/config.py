@@ -200,6 +200,9 @@ class RunSettings:
         validation_fraction: share of the volumes held out.
         slab: how many slices of a volume are taken together, of data whose layout is "volume"; all if None.
         mask: how the data are undersampled.
+        random_phase: whether training images are seen with random global phases, each with another in every step or,
+            in a convex program, its pixels shared among several. Worth most where subjects are few, as volumes and
+            series are.
         model: the network.
         convex: of method "convex".
         descent: of the others.
@@ -211,6 +214,7 @@ class RunSettings:
     batch_size: int = 1
     validation_fraction: float = 0.15
     slab: int | None = None
+    random_phase: bool = False
     mask: MaskSettings = field(default_factory=MaskSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     convex: ConvexSettings = field(default_factory=ConvexSettings)
@@ -231,6 +235,8 @@ class RunSettings:
                 f"convex.loss = {self.convex.loss!r} expects model.stacking = 'cascade' and a data consistency, found "
                 f"{self.model.stacking!r} and {self.model.consistency!r}"
             )
+        if self.method == "convex" and self.convex.loss != "image" and self.random_phase:
+            raise InputError(f"random_phase: expected convex.loss = 'image', found {self.convex.loss!r}")
 
 
 def seed_of_training(settings: RunSettings) -> int:

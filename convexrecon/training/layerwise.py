@@ -216,7 +216,9 @@ def _sample_features(data: BlockData, cascade: Cascade, index: int) -> list[Tens
 
     def features(position: int) -> list[Tensor]:
         entry = data.slices.slices[position]
-        return [data.features(cascade, [key_of(entry.volume, entry.slice_index)], index)]
+        nothing = torch.zeros(1, 1, dtype=torch.bool)
+        phase, _ = next(data.copies(nothing, index, entry))
+        return [data.features(cascade, [key_of(entry.volume, entry.slice_index)], index, phase)]
 
     return [sample for (sample,) in data.of_spread_slices(GATE_SLICES, features)]
 

@@ -21,6 +21,7 @@ from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.live_memory import LiveMemory
 from convexrecon.training.loop_checkpoint import Progress, load_checkpoint, save_checkpoint
 from convexrecon.training.profiler import Profile
+from convexrecon.training.random_phase import turned_batch
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.step_clock import StepClock
@@ -49,6 +50,7 @@ class Loop:
             checkpoint.
         seconds_before: spent on the stage before its first step.
         reconstruct: how a batch is reconstructed for validation, or None for the model's own way.
+        random_phase: whether every training sample gets another global phase in every epoch.
     """
 
     settings: DescentSettings
@@ -63,6 +65,7 @@ class Loop:
     stage: dict[str, int] = field(default_factory=dict)
     seconds_before: float = 0.0
     reconstruct: Reconstruct | None = None
+    random_phase: bool = False
 
 
 def checkpoint_of(loop: Loop) -> Path:
@@ -171,7 +174,7 @@ def _steps(descent: Descent, loop: Loop, state: Progress) -> Iterator[None]:
         for chosen in plan[state.position :]:
             clock = StepClock(loop.device)
             with clock.data():
-                portion = _portion(descent, loop, chosen)
+                portion = _portion(descent, loop, chosen, epoch)
             rate = learning_rate(loop.settings, state.step / total, state.epoch)
             for optimizer in descent.optimizers:
                 for group in optimizer.param_groups:
@@ -195,9 +198,12 @@ def _steps(descent: Descent, loop: Loop, state: Progress) -> Iterator[None]:
             yield
 
 
-def _portion(descent: Descent, loop: Loop, chosen: list[int]) -> Portion:
+def _portion(descent: Descent, loop: Loop, chosen: list[int], epoch: int) -> Portion:
     mine = loop.ranks.share(chosen) if descent.splits_batches else chosen
-    batch = stack([loop.train.load(index) for index in mine or chosen[:1]]).to(loop.device)
+    samples = [loop.train.load(index) for index in mine or chosen[:1]]
+    if loop.random_phase:
+        samples = [turned_batch(one, loop.seed, epoch, one.volume[0], one.slice_index[0]) for one in samples]
+    batch = stack(samples).to(loop.device)
     return Portion(batch, len(mine) / len(chosen))
 
 

@@ -73,7 +73,18 @@ def train_descent(
     model = new_cascade(settings, train.dimensions) if options.start_run is None else cascade_of_run(settings, train)
     model.to(device)
     seed = seed_of_training(settings)
-    loop = Loop(options, settings.batch_size, seed, train, validation, run, device, ranks, progress and ranks.is_lead)
+    loop = Loop(
+        options,
+        settings.batch_size,
+        seed,
+        train,
+        validation,
+        run,
+        device,
+        ranks,
+        progress and ranks.is_lead,
+        random_phase=settings.random_phase,
+    )
     if settings.method == "layerwise":
         train_layerwise_descent(model, settings, loop)
     else:

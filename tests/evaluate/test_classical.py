@@ -16,7 +16,7 @@ SIZE, FRAMES = (32, 32), 5
 
 
 def test_low_rank_methods_are_for_series() -> None:
-    names = {layout: [m.name for m in classical_methods(layout)] for layout in ("slices", "volume", "cine")}  # type: ignore[arg-type]
+    names = {layout: [m.name for m in classical_methods(layout)] for layout in ("slices", "volume", "cine")}
     assert names["slices"] == names["volume"] == ["CG-SENSE", "L1-wavelet"]
     assert names["cine"] == [*names["slices"], "locally low rank", "L+S"]
 
