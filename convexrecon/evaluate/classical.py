@@ -7,7 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from convexrecon.data.dataset import PreparedSlices
-from convexrecon.data.prepared_files import Layout
+from convexrecon.data.prepared_files import StoredLayout
 from convexrecon.evaluate.baselines import Reconstruction, Sample, Tuning, cg_sense, tune
 from convexrecon.evaluate.l1_wavelet import l1_wavelet
 from convexrecon.evaluate.low_rank import low_rank, low_rank_plus_sparse
@@ -33,7 +33,7 @@ class ClassicalMethod:
     high: float
 
 
-def classical_methods(layout: Layout) -> tuple[ClassicalMethod, ...]:
+def classical_methods(layout: StoredLayout) -> tuple[ClassicalMethod, ...]:
     """CG-SENSE and L1-wavelet, along all axes of volumes and series; of series low-rank methods too.
 
     >>> [method.name for method in classical_methods("cine")]

@@ -15,7 +15,7 @@ from convexrecon.data.dataset import Batch
 from convexrecon.seeding import generator
 
 # Copies of an image in a convex program, each with its share of the pixels.
-COPIES = 8
+COPIES = 4
 
 
 def turned(image: Tensor, phase: float) -> Tensor:
