@@ -71,7 +71,7 @@ def contenders(given: argparse.Namespace, slices: PreparedSlices) -> Iterator[tu
     yield "convex", replace(common, model=replace(common.model, blocks=given.convex_blocks, units=given.gates))
     yield "gleam", replace(common, method="gleam")
     yield "end_to_end", whole
-    fits = given.out / "fits.json"
+    fits = given.out / f"fits_{given.blocks}_{given.units}.json"
     if not fits.exists():
         fits.write_text(json.dumps(_that_fit(whole, slices)))
     for name, (blocks, units) in json.loads(fits.read_text()).items():

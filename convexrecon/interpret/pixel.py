@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.denoisers.patchwise import receptive_field
 from convexrecon.denoisers.relu import ReluDenoiser
 from convexrecon.denoisers.residual import ResidualDenoiser
@@ -102,7 +103,7 @@ def pixel_filter(denoiser: nn.Module, features: Tensor, pixel: Sequence[int], *,
     """
     where = check_pixel(pixel, features.shape[2:])
     reach = receptive_field(denoiser)
-    periodic = isinstance(denoiser, ResidualDenoiser) and denoiser.periodic
+    periodic = isinstance(denoiser, ResidualDenoiser | GatedDenoiser) and denoiser.periodic
     seen, centre = _surroundings(features[sample : sample + 1], where, reach, periodic)
     neighbourhood = _window(seen[0], centre, reach, periodic)
     if has_two_layers(denoiser):
@@ -152,7 +153,7 @@ def _differentiated(
 
 
 def _rings(denoiser: nn.Module) -> bool:
-    return isinstance(denoiser, ReluDenoiser) and denoiser.periodic
+    return isinstance(denoiser, ReluDenoiser | GatedDenoiser) and denoiser.periodic
 
 
 def _surroundings(

@@ -20,6 +20,7 @@ from convexrecon.denoisers.building import build_denoiser, describe_denoiser
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.errors import InputError
+from convexrecon.interpret.pixel import pixel_filter
 from convexrecon.physics.data_consistency import NoDataConsistency
 from convexrecon.weights import load_cascade, save_cascade
 
@@ -140,6 +141,15 @@ def test_denoisers_do_not_know_when_the_first_frame_was(batch: BlockBatch, gates
             torch.testing.assert_close(made(batch.features.roll(3, 2)).roll(-3, 2), output)
         assert cut.patches is not None
         torch.testing.assert_close(cut.patches.apply(denoiser, batch.features), output)
+
+
+def test_a_pixel_of_the_first_frame_is_explained_by_the_last_ones(batch: BlockBatch, gates: Gates) -> None:
+    weights = torch.randn(5, 31, 2, generator=torch.Generator().manual_seed(8))
+    denoiser = GatedDenoiser(gates, weights, constant=True)
+    read = pixel_filter(denoiser, batch.features, (0, 3, 2))
+    total = read.contributions.flatten(1).sum(1) + read.constant + read.skip
+    torch.testing.assert_close(total, denoiser(batch.features)[0, :, 0, 3, 2], rtol=1e-4, atol=1e-4)
+    assert bool(read.taps[:, :, :MARGIN].any())
 
 
 def test_files_from_before_pad_with_zeros(gates: Gates) -> None:
