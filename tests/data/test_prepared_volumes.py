@@ -88,11 +88,14 @@ def test_slabs_are_parts_of_the_volume_in_its_units(tmp_path: Path) -> None:
     assert len(PreparedSlices(tmp_path, POISSON, slab=FRAMES + 1)) == 1
 
 
+@pytest.mark.parametrize("interpolated", [True, False])
 def test_the_scale_of_a_large_volume_in_slabs_is_that_of_the_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interpolated: bool
 ) -> None:
     write_prepared(tmp_path / "large.h5", "volume")
-    monkeypatch.setattr("convexrecon.data.sample_batch.QUANTILE_ENTRIES", 10)
+    monkeypatch.setattr("convexrecon.data.dataset._HELD_MAGNITUDES", 10)
+    if not interpolated:
+        monkeypatch.setattr("convexrecon.data.sample_batch.QUANTILE_ENTRIES", 10)
     whole = PreparedSlices(tmp_path, POISSON).load(0)
     for batch in batches(PreparedSlices(tmp_path, POISSON, slab=2), 1):
         assert torch.equal(batch.scale, whole.scale)
