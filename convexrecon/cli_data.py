@@ -31,6 +31,14 @@ Units = Annotated[
         show_default=False,
     ),
 ]
+FieldOfView = Annotated[
+    float | None,
+    typer.Option(
+        help="Of trajectories: how much larger images are computed than planned, where objects reach beyond; "
+        "1.5, say. 1 by default, of reconstruct that of the training data.",
+        show_default=False,
+    ),
+]
 
 
 def simulate(
@@ -116,6 +124,7 @@ def prepare(
     layout: Layouts = None,
     readout: Readout = None,
     units: Units = None,
+    field_of_view: FieldOfView = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -126,7 +135,11 @@ def prepare(
     from convexrecon.data.prepared_files import Layout
     from convexrecon.data.scan import Axis
 
-    settings = PreparationSettings(maps=one_of("maps", maps, ("espirit", "walsh")), calibration=calibration)
+    settings = PreparationSettings(
+        maps=one_of("maps", maps, ("espirit", "walsh")),
+        calibration=calibration,
+        field_of_view=1.0 if field_of_view is None else field_of_view,
+    )
     report = run_preparation(
         source,
         out,
@@ -160,6 +173,7 @@ def reconstruct(
         ),
     ] = None,
     units: Units = None,
+    field_of_view: FieldOfView = None,
     keep_complex: Annotated[bool, typer.Option("--complex", help="Complex images in NIfTI, not magnitudes.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -183,6 +197,7 @@ def reconstruct(
         readout=None if readout is None else one_of("readout", readout, get_args(Axis)),
         units=None if units is None else one_of("units", units, get_args(KnownUnits)),
         undersample_it=undersample,
+        field_of_view=field_of_view,
         keep_complex=keep_complex,
         device=device_named(device),
         progress=not (quiet or as_json),

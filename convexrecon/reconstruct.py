@@ -75,6 +75,7 @@ def reconstruct_file(
     keep_complex: bool = False,
     undersample_it: bool | None = None,
     units: Units | None = None,
+    field_of_view: float | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Reconstruction:
@@ -102,6 +103,8 @@ def reconstruct_file(
         undersample_it: of a file with trajectories, whether shots are left out as in training; None for where they
             cover k-space. `out` then has `coordinates` (shots, S, d) and `shots` in place of `mask`.
         units: of a file with trajectories, see `data.ismrmrd_samples`; None where they can be told.
+        field_of_view: of a file with trajectories, by how much images are larger than planned while they are computed,
+            see `data.field_of_view`; None for that of the data the run was trained on.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -124,11 +127,14 @@ def reconstruct_file(
             if value is not None:
                 raise InputError(f"{path}: {name} {value!r} asked for of a scan along a trajectory; expected none")
         found = reconstruct_shots(
-            cascade, axes, path, folder.settings(), undersample=undersample_it, units=units, device=target
-        )
+            cascade, axes, path, folder.settings(), undersample=undersample_it, units=units,
+            field_of_view=folder.field_of_view if field_of_view is None else field_of_view, device=target,
+        )  # fmt: skip
         return _write_shots(found, path, folder, Path(out), volume=axes == 3, keep_complex=keep_complex)
-    if undersample_it is not None or units is not None:
-        raise InputError(f"{path}: is on the grid; expected undersample and units for scans along a trajectory alone")
+    if undersample_it is not None or units is not None or field_of_view is not None:
+        raise InputError(
+            f"{path}: is on the grid; expected undersample, units and field_of_view for scans along a trajectory alone"
+        )
     info = open_scan(path, readout)
     known = layout_of(info, layout)
     if axes == 3 and known == "slices":

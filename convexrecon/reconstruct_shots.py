@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convexrecon.cascade import Cascade
+from convexrecon.data.field_of_view import border_share, warn_of_border
 from convexrecon.data.ismrmrd_samples import Units
 from convexrecon.data.prepared_shots import undersample_shots
 from convexrecon.data.shared_trajectories import Trajectory
@@ -18,7 +19,7 @@ from convexrecon.data.slice_preparation import PreparationSettings
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import SliceScore, score_volume, score_whole
 from convexrecon.physics.fourier import crop_centre
-from convexrecon.physics.shot_sampling import covered_share, kept_shots
+from convexrecon.physics.shot_sampling import kept_shots
 from convexrecon.seeding import derive_seed
 from convexrecon.training.config import RunSettings
 
@@ -33,7 +34,8 @@ class ShotImages:
     Attributes:
         images: (slices, y, x) complex64, in the scanner's units, of the recon size.
         references: of a scan undersampled here, the same from all shots; else None.
-        coordinates: (shots, S, d) float32, cycles per field of view, of the first slice, that were used.
+        coordinates: (shots, S, d) float32, cycles per field of view (the larger one, where room was made), of the first
+            slice, that were used.
         kept: the numbers of those shots.
         acceleration: shots of the scan over shots used; of a scan taken as acquired, cells of k-space over cells with
             a sample.
@@ -58,6 +60,7 @@ def reconstruct_shots(
     *,
     undersample: bool | None,
     units: Units | None,
+    field_of_view: float,
     device: torch.device,
 ) -> ShotImages:
     """Reconstruct all slices, or the volume, of an ISMRMRD file with trajectories.
@@ -69,30 +72,33 @@ def reconstruct_shots(
         settings: of the run, by which shots are kept where a scan is undersampled here.
         undersample: whether it is; None for where the trajectory covers at least 0.9 of k-space.
         units: of the file's coordinates; None where they can be told.
+        field_of_view: of the images while they are computed, in fields of view of the scan.
         device: where to compute.
 
     Raises:
         InputError: a scan that cannot be read, a network of another number of axes, or a centre of k-space that is not
             sampled densely enough to estimate coil sensitivities.
     """
-    scan = read_shots(path, units)
+    scan = read_shots(path, units, field_of_view)
     if len(scan.shape) != axes:
         raise InputError(
             f"{path}: k-space in {len(scan.shape)}-D, the network is of {axes}-D images; expected the same"
         )
     first = scan.trajectory(0)
-    share = covered_share(first.coordinates)
-    retrospective = share >= FULL_SHARE if undersample is None else undersample
+    retrospective = scan.share >= FULL_SHARE if undersample is None else undersample
     kept = _kept(scan, path, settings, retrospective=retrospective)
-    images, references, spent = [], [], 0.0
+    images, references, spent, border = [], [], 0.0, 0.0
     for index in range(len(scan.samples)):
         samples = scan.samples[index].to(device)
-        image, maps, seconds = _image(cascade, samples, scan.trajectory(index), kept, f"{path}: slice {index}")
+        where = f"{path}: slice {index}"
+        image, maps, seconds = _image(cascade, samples, scan.trajectory(index), kept, field_of_view, where)
         spent += seconds
         images.append(crop_centre(image, scan.recon_size).cpu().numpy())
         if retrospective:
             reference = all_shots_image(samples, scan.trajectory(index), maps)
+            border = max(border, border_share(reference))
             references.append(crop_centre(reference, scan.recon_size).cpu().numpy())
+    warn_of_border(border, field_of_view, str(path))
     found = images[0] if axes == 3 else np.stack(images)
     truth = None if not references else references[0] if axes == 3 else np.stack(references)
     shots = len(first.coordinates)
@@ -101,7 +107,7 @@ def reconstruct_shots(
         truth,
         first.coordinates[kept].numpy(),
         kept.numpy(),
-        shots / len(kept) if retrospective else max(1 / share, 1.0),
+        shots / len(kept) if retrospective else max(1 / scan.share, 1.0),
         spent,
         _scores(path.stem, found, truth, spent, whole=axes == 3),
     )
@@ -120,11 +126,12 @@ def _kept(scan: ShotScan, path: Path, settings: RunSettings, *, retrospective: b
 
 
 def _image(
-    cascade: Cascade, samples: Tensor, trajectory: Trajectory, kept: Tensor, where: str
+    cascade: Cascade, samples: Tensor, trajectory: Trajectory, kept: Tensor, field_of_view: float, where: str
 ) -> tuple[Tensor, Tensor, float]:
     """Image (*N) and maps (C, *N) of a slice from some of its shots (C, shots, S), and seconds of the network."""
+    settings = PreparationSettings(field_of_view=field_of_view)
     try:
-        maps = shot_maps(samples[:, kept.to(samples.device)], trajectory.kept(kept), PreparationSettings())
+        maps = shot_maps(samples[:, kept.to(samples.device)], trajectory.kept(kept), settings)
         batch = undersample_shots(samples, trajectory, maps, kept, volume=where)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

@@ -1,8 +1,7 @@
 """Scanner files to prepared volumes: coil sensitivities once, SENSE targets, readout cropped, all cached."""
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +74,7 @@ def prepare(
     Args:
         source: fully sampled scan, or folder of them, of any format of `data.scans`.
         out: folder for the prepared volumes, not that of the scans.
-        settings: how sensitivities are estimated.
+        settings: how sensitivities are estimated, and of scans along trajectories how far images reach.
         layout: what the slices of a file are: "slices", a "volume" whose fully sampled readout is the slice axis and
             is transformed already, or the frames of a "cine"; None for what each file says, which is "slices" where
             it says nothing. Of a scan in three dimensions the places along its readout become a volume, or the
@@ -87,9 +86,9 @@ def prepare(
         progress: whether to show a bar.
 
     Raises:
-        InputError: no scans; a scan that cannot be read or is undersampled; NaN; a slice without signal; a
-            calibration region larger than k-space; a file in `out` that is not a prepared volume but has the
-            name of one. Volumes finished before stay.
+        InputError: no scans; a scan that cannot be read or is undersampled; a larger field of view asked for of one on
+            the grid; NaN; a slice without signal; a calibration region larger than k-space; a file in `out` that is
+            not a prepared volume but has the name of one. Volumes finished before stay.
     """
     scans, folder = find_scans(source), Path(out)
     if folder.exists() and not folder.is_dir():
@@ -100,7 +99,13 @@ def prepare(
     along_shots = [scan for scan in scans if has_trajectory(scan)]
     if along_shots and layout is not None:
         raise InputError(f"{along_shots[0]}: layout {layout!r} asked for of a scan along a trajectory; expected none")
-    infos = [open_scan(scan, readout) for scan in scans if scan not in along_shots]
+    on_grid = [scan for scan in scans if scan not in along_shots]
+    if on_grid and settings.field_of_view != 1:
+        raise InputError(
+            f"{on_grid[0]}: field_of_view {settings.field_of_view:g} asked for of a scan on the grid, where signal "
+            "from beyond folds; expected 1, or scans along trajectories alone"
+        )
+    infos = [open_scan(scan, readout) for scan in on_grid]
     layouts = {info.volume: layout_of(info, layout) for info in infos}
     states = {
         info.volume: _state(folder / f"{info.volume}.h5", _stamp(info, settings, layouts[info.volume]))
@@ -218,7 +223,7 @@ def _stamp(info: Scan, settings: PreparationSettings, layout: Layout) -> dict[st
     status = info.path.stat()
     return {
         "format": PREPARED_FORMAT,
-        "settings": json.dumps(asdict(settings)),
+        "settings": settings.stamp(),
         "source": info.path.name,
         "source_size": status.st_size,
         "source_time": status.st_mtime_ns,

@@ -3,11 +3,14 @@
 A file of layout "noncartesian" has slices, of "noncartesian-volume" one volume in 3-D:
 
     samples      (B, C, shots, S) complex64, the image origin at index 0, not weighted
-    coordinates  (B or 1, shots, S, d) float32, cycles per field of view
+    coordinates  (B or 1, shots, S, d) float32, cycles per field of view of *N pixels
     maps         (B, C, *N) complex64
     target       (B, *N) complex64
+
+Its attribute `field_of_view` is that of *N, in fields of view of the scan.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -55,6 +58,15 @@ def checked_shapes(file: h5py.File, path: Path) -> tuple[tuple[int, ...], list[s
             f"(B, C, shots, S), (B or 1, shots, S, {dimensions}), (B, C, *N) and (B, *N); prepare it again"
         )
     return maps, digests
+
+
+def field_of_view(paths: Collection[Path]) -> float | None:
+    """What the field of view of prepared files was multiplied by; None where they differ."""
+    found = set()
+    for path in paths:
+        with h5py.File(path, "r") as file:
+            found.add(float(file.attrs.get("field_of_view", 1.0)))
+    return found.pop() if len(found) == 1 else None
 
 
 def load_shots(path: Path, index: int, digest: str, settings: MaskSettings, seed: int) -> Batch:

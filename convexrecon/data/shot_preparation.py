@@ -1,8 +1,7 @@
 """ISMRMRD scans along trajectories to prepared files: maps from the centre, targets from all shots, all cached."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
+from convexrecon.data.field_of_view import border_share, check_field_of_view, warn_of_border, widened
 from convexrecon.data.ismrmrd_acquisitions import encoding_of, open_acquisitions
 from convexrecon.data.ismrmrd_samples import NonCartesianScan, Units, read_samples
 from convexrecon.data.prepared_shots import ShotLayout
@@ -22,7 +22,7 @@ from convexrecon.physics.fourier import fft, ifft
 from convexrecon.physics.noncartesian_maps import noncartesian_maps
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.nufft import uncentre_samples
-from convexrecon.physics.shot_sampling import covered_region, dense_extent
+from convexrecon.physics.shot_sampling import covered_region, covered_share, dense_extent
 
 # Of the targets, which converge to a few digits more than noise leaves them.
 TARGET_LAM = 1e-4
@@ -36,14 +36,16 @@ class ShotScan:
     Attributes:
         samples: (B, C, shots, S) complex64.
         trajectories: one, or one a slice.
-        shape: (y, x) or (z, y, x), in pixels.
+        shape: (y, x) or (z, y, x), in pixels, of the field of view asked for.
         recon_size: (y, x) of the scanner's images.
+        share: of k-space that the first slice's shots cover, see `shot_sampling.covered_share`.
     """
 
     samples: Tensor
     trajectories: tuple[Trajectory, ...]
     shape: tuple[int, ...]
     recon_size: tuple[int, int]
+    share: float
 
     @property
     def layout(self) -> ShotLayout:
@@ -73,19 +75,21 @@ def has_trajectory(path: Path) -> bool:
         return not cartesian or int(raw.heads["trajectory_dimensions"].max()) >= 2
 
 
-def read_shots(path: Path, units: Units | None = None) -> ShotScan:
+def read_shots(path: Path, units: Units | None = None, field_of_view: float = 1.0) -> ShotScan:
     """Read a scan and take the origin of its images to index 0: the border where that happens.
 
     Args:
         path: the ISMRMRD file.
         units: of its coordinates; None where they can be told.
+        field_of_view: of the images, in fields of view of the scan; see `field_of_view.widened`.
 
     Raises:
-        InputError: what `ismrmrd_samples.read_samples` refuses.
+        InputError: what `ismrmrd_samples.read_samples` refuses; a field of view below 1.
     """
+    check_field_of_view(field_of_view)
     scan = read_samples(path, units=units)
-    shape, recon_size = _sizes(scan)
-    coordinates = torch.from_numpy(scan.coordinates)
+    planned, recon_size = _sizes(scan)
+    coordinates, shape = widened(torch.from_numpy(scan.coordinates), planned, field_of_view)
     each = coordinates if coordinates.ndim == 4 else coordinates.unsqueeze(0)
     samples = torch.from_numpy(scan.samples)
     moved = torch.empty_like(samples)
@@ -95,7 +99,9 @@ def read_shots(path: Path, units: Units | None = None) -> ShotScan:
             moved[index] = uncentre_samples(samples[index].flatten(1), flat, shape).view_as(samples[index])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return ShotScan(moved, tuple(trajectory_of(one, shape) for one in each), shape, recon_size)
+    # Of the cells of the scan as it was planned: larger images have finer ones.
+    first = torch.from_numpy(scan.coordinates[0] if scan.coordinates.ndim == 4 else scan.coordinates)
+    return ShotScan(moved, tuple(trajectory_of(one, shape) for one in each), shape, recon_size, covered_share(first))
 
 
 def prepare_shots(
@@ -116,7 +122,7 @@ def prepare_shots(
         path: the ISMRMRD file.
         out: file to write.
         stamp: attributes of the file, see `shots_stamp`.
-        settings: how sensitivities are estimated.
+        settings: how sensitivities are estimated, and how far images reach.
         units: of the file's coordinates; None where they can be told.
         device: where to compute.
         done: called after every slice.
@@ -124,13 +130,14 @@ def prepare_shots(
     Raises:
         InputError: a scan that cannot be read, NaN, coordinates in other units, or a slice without signal.
     """
-    scan = read_shots(path, units)
+    scan = read_shots(path, units, settings.field_of_view)
     count, coils, shots, length = scan.samples.shape
     sizes: dict[str, tuple[int, ...]] = {
         "samples": (count, coils, shots, length),
         "maps": (count, coils, *scan.shape),
         "target": (count, *scan.shape),
     }
+    share = 0.0
     with atomic_hdf5(out) as file:
         stores = {name: file.create_dataset(name, size, "c8", chunks=(1, *size[1:])) for name, size in sizes.items()}
         file["coordinates"] = torch.stack([one.coordinates for one in scan.trajectories]).numpy()
@@ -143,11 +150,14 @@ def prepare_shots(
                 raise InputError(f"{path}: slice {index}: {error}") from None
             for name, part in (("samples", samples), ("maps", maps), ("target", target)):
                 stores[name][index] = part.cpu().numpy()
+            share = max(share, border_share(target))
             done()
         file.attrs.update(stamp)
         file.attrs["recon_size"] = scan.recon_size
         file.attrs["layout"] = scan.layout
+        file.attrs["field_of_view"] = settings.field_of_view
         file.attrs["trajectory"] = [one.digest for one in scan.trajectories]
+    warn_of_border(share, settings.field_of_view, str(path))
 
 
 def shot_maps(samples: Tensor, trajectory: Trajectory, settings: PreparationSettings) -> Tensor:
@@ -158,7 +168,9 @@ def shot_maps(samples: Tensor, trajectory: Trajectory, settings: PreparationSett
     Raises:
         InputError: the centre is not sampled densely anywhere, or no pixel has a sensitivity.
     """
-    extent = dense_extent(trajectory.coordinates, min(settings.calibration, *trajectory.shape))
+    # As much of k-space in a larger field of view, whose cycles are finer.
+    wanted = round(settings.calibration * settings.field_of_view)
+    extent = dense_extent(trajectory.coordinates, min(wanted, *trajectory.shape))
     if extent < LEAST_CALIBRATION:
         raise InputError(
             "calibration: the centre of k-space is not sampled densely; expected a sample in nearly every cell of one "
@@ -198,7 +210,7 @@ def shots_stamp(path: Path, form: str, settings: PreparationSettings, units: Uni
     status = path.stat()
     return {
         "format": form,
-        "settings": json.dumps(asdict(settings)),
+        "settings": settings.stamp(),
         "units": units or "found",
         "source": path.name,
         "source_size": status.st_size,

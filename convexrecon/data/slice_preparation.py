@@ -1,10 +1,12 @@
 """One fully sampled slice: its readout cropped, its coil sensitivities, its SENSE target."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from torch import Tensor
 
+from convexrecon.data.field_of_view import check_field_of_view
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import centred_fft, centred_ifft, crop_centre
 from convexrecon.physics.sensitivity_maps import calibration_region, espirit, walsh
@@ -17,7 +19,7 @@ MapsKind = Literal["espirit", "walsh"]
 
 @dataclass(frozen=True)
 class PreparationSettings:
-    """How sensitivities are estimated.
+    """How sensitivities are estimated, and how far images reach.
 
     Attributes:
         maps: "espirit", or "walsh", which has no null space and is less exact.
@@ -25,6 +27,8 @@ class PreparationSettings:
         espirit_kernel: side of ESPIRiT's patches, in samples; at most half the calibration region is used.
         espirit_threshold: its singular values kept, relative to the largest.
         espirit_crop: eigenvalue below which a pixel is outside the object.
+        field_of_view: of scans along trajectories, by how much images are larger than planned while targets are
+            computed and networks run; at least 1. For objects that reach beyond, see `field_of_view`.
 
     Raises:
         InputError: a value out of range.
@@ -35,6 +39,7 @@ class PreparationSettings:
     espirit_kernel: int = 6
     espirit_threshold: float = 0.02
     espirit_crop: float = 0.9
+    field_of_view: float = 1.0
 
     def __post_init__(self) -> None:
         if self.maps not in get_args(MapsKind):
@@ -46,6 +51,14 @@ class PreparationSettings:
         for name in ("espirit_threshold", "espirit_crop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: found {getattr(self, name)}; expected a number from 0 to 1")
+        check_field_of_view(self.field_of_view)
+
+    def stamp(self) -> str:
+        """As the prepared files record them: those that were made before there was a field of view are of 1."""
+        stated = asdict(self)
+        if self.field_of_view == 1:
+            del stated["field_of_view"]
+        return json.dumps(stated)
 
 
 class EmptySliceError(InputError):

@@ -66,6 +66,11 @@ class RunFolder:
             )
         return load_settings(self.config)
 
+    @property
+    def field_of_view(self) -> float:
+        """Of the training data, see `data.field_of_view`; 1 where it is not recorded."""
+        return float(self.read_summary().get("field_of_view") or 1)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All complete rows of `metrics`."""
         if not self.metrics.exists():

@@ -6,6 +6,7 @@ import torch
 
 from convexrecon.cascade import Cascade
 from convexrecon.data.dataset import PreparedSlices, split_volumes
+from convexrecon.data.prepared_shots import field_of_view
 from convexrecon.errors import InputError
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_program import certify_block
@@ -51,6 +52,8 @@ def train(
             run = open_run(Path(out), settings)
             run.bind_data(used)
             run.update_summary(data_folder=str(Path(data).resolve()), ranks=ranks.count)
+            if train_slices.off_grid:
+                run.update_summary(field_of_view=field_of_view({key.path for key in train_slices.slices}))
         ranks.wait()
         return trainer(settings, train_slices, held_out, run, device=here, ranks=ranks, progress=progress)
 
