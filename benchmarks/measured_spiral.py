@@ -9,7 +9,7 @@ classical methods are tuned on validation images, and once more on the measured 
 """
 
 import argparse
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.evaluate.baselines import Reconstruction, tune, zero_filled
 from convexrecon.evaluate.classical import classical_methods
 from convexrecon.evaluate.metrics import psnr, psnr_magnitude, ssim
+from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.fourier import crop_centre
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.nufft import Nufft, uncentre_samples
@@ -36,7 +37,7 @@ from convexrecon.training.train import train
 
 
 def measured(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Samples (1, C, shots, S) of the central part of k-space, and coordinates (shots, S, 2), cycles per field of view."""
+    """Samples (1, C, shots, S) of the centre of k-space, coordinates (shots, S, 2) in cycles per field of view."""
     with np.load(path) as stored:
         samples, coordinates = stored["kspace"], stored["coord"]
     inside = np.linalg.norm(coordinates, axis=-1).max(0) < size / 2
@@ -88,7 +89,7 @@ def run(acceleration: float, options: argparse.Namespace) -> RunSettings:
         convex=ConvexSettings(
             ProgramSettings(tolerance=1e-4),
             whitened=0.5,
-            lam_scale=0.25,
+            lam_scale=options.lam_scale,
             lam_slices=6,
             pixel_fraction=options.pixel_fraction,
         ),
@@ -100,10 +101,15 @@ def cropped(method: Reconstruction, size: tuple[int, int]) -> Reconstruction:
     return lambda sense, kspace, lam: crop_centre(method(sense, kspace, lam), size)
 
 
+def with_lam(method: Reconstruction, lam: float) -> Callable[[ForwardModel, Tensor], Tensor]:
+    """A method with its weight chosen."""
+    return lambda sense, kspace: method(sense, kspace, lam)
+
+
 def tuned(method: Reconstruction, batches: list[Batch], low: float, high: float) -> float:
     """The best weight on the batches, scored within the field of view."""
     samples = [(b.sense, b.kspace, crop_centre(b.target, b.recon_size)) for b in batches]
-    return tune(cropped(method, batches[0].recon_size), samples, low=low, high=high, points=4, refinements=3).lam
+    return tune(cropped(method, batches[0].recon_size), samples, low=low, high=high, points=4, refinements=2).lam
 
 
 def row(name: str, batch: Batch, image: Tensor) -> str:
@@ -118,25 +124,25 @@ def compared(acceleration: float, data: dict[str, Path], options: argparse.Names
     settings, folder = run(acceleration, options), options.out / f"{options.name}_R{acceleration:g}"
     cascade = train(settings, data["train"], folder, validation=data["validation"])
     of = {part: PreparedSlices(data[part], settings.mask, seed=settings.seed) for part in ("validation", "test")}
-    validation = [of["validation"].load(index) for index in range(min(3, len(of["validation"])))]
+    validation = [of["validation"].load(index) for index in range(min(2, len(of["validation"])))]
     test = of["test"].load(0)
     spent = RunFolder(folder).read_summary()["training_seconds"]
     print(f"\nR = {acceleration:g}, trained in {spent:.0f} s; measured scan:", flush=True)
-    methods = {"zero-filled": zero_filled, "convex": cascade}
+    methods: dict[str, Callable[[ForwardModel, Tensor], Tensor]] = {"zero-filled": zero_filled, "convex": cascade}
     with torch.no_grad():
-        for name, method in methods.items():
-            print(row(name, test, method(test.sense, test.kspace)), flush=True)
+        for name, network in methods.items():
+            print(row(name, test, network(test.sense, test.kspace)), flush=True)
         for method in classical_methods("noncartesian") if options.classical else ():
             for where, batches in (("validation", validation), ("the measured scan", [test])):
                 lam = tuned(method.reconstruct, batches, method.low, method.high)
                 name = f"{method.name}, lam {lam:.2g} tuned on {where}"
                 if where == "validation":
-                    methods[name] = partial(method.reconstruct, lam=lam)
+                    methods[name] = with_lam(method.reconstruct, lam)
                 print(row(name, test, method.reconstruct(test.sense, test.kspace, lam)), flush=True)
         print("mean PSNR of the validation images:")
-        for name, method in methods.items():
+        for name, network in methods.items():
             scores = [
-                psnr(crop_centre(method(b.sense, b.kspace), b.recon_size), crop_centre(b.target, b.recon_size))
+                psnr(crop_centre(network(b.sense, b.kspace), b.recon_size), crop_centre(b.target, b.recon_size))
                 for b in validation
             ]
             print(f"| {name} | {np.mean(scores):.2f} |", flush=True)
@@ -153,9 +159,10 @@ def main() -> None:
     parser.add_argument("--accelerations", type=float, nargs="*", default=[6.0, 4.0])
     parser.add_argument("--size", type=int, default=128, help="pixels of the planned field of view")
     parser.add_argument("--room", type=float, default=1.5)
-    parser.add_argument("--noise", type=float, default=0.01)
+    parser.add_argument("--noise", type=float, default=0.028, help="of the 95th percentile, that of the scan")
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--units", type=int, default=24)
+    parser.add_argument("--lam-scale", type=float, default=0.25)
     parser.add_argument("--pixel-fraction", type=float, default=0.3)
     parser.add_argument("--classical", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
