@@ -21,17 +21,19 @@ from typing import Any
 import torch
 from dimension_data import Scans, prepared_sets
 
+from convexrecon.convex.gate_growth import GrowthSettings
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.evaluate.baselines import Reconstruction, zero_filled
 from convexrecon.evaluate.classical import classical_methods, tune_methods
 from convexrecon.evaluate.compare import evaluate_runs
 from convexrecon.evaluate.metrics import score_whole
+from convexrecon.physics.initial_image import INITIAL_IMAGES
+from convexrecon.physics.kt_focuss import kt_focuss
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
-from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.descent_settings import DescentSettings, GleamSettings
 from convexrecon.training.measured_step import step_memory
-from convexrecon.training.memory_model import memory_model
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
 
@@ -43,24 +45,38 @@ MASKS = {
 }
 MODELS = {
     "volume": ModelSettings(kernel=3, initial="cg_sense"),
-    "cine": ModelSettings(kernel=(5, 3, 3), initial="time_average", periodic=True),
+    "cine": ModelSettings(kernel=(5, 3, 3), initial="kt_focuss", periodic=True),
 }
 
 
 def base(given: argparse.Namespace) -> RunSettings:
     """What all runs share: mask, blocks, units, kernel, the image they start from."""
+    model = replace(MODELS[given.layout], blocks=given.blocks, units=given.units, denoiser=given.denoiser)
+    model = replace(
+        model,
+        width=given.width,
+        kernel=tuple(given.kernel) if given.kernel else model.kernel,
+        initial=given.initial or model.initial,
+        inputs=tuple(given.inputs),
+    )
     return RunSettings(
         random_phase=True,
         mask=MASKS[given.layout],
-        model=replace(MODELS[given.layout], blocks=given.blocks, units=given.units),
+        model=model,
         convex=ConvexSettings(
             ProgramSettings(beta_ratio=given.beta, tolerance=given.tolerance),
             gates="patches",
-            whitened=0.5,
+            whitened=given.whitened,
+            grow=GrowthSettings(given.grow),
             pixel_fraction=given.pixels,
             lam_scale=given.lam_scale,
         ),
-        descent=DescentSettings(epochs=given.epochs, learning_rate=3e-3),
+        descent=DescentSettings(
+            epochs=given.epochs,
+            learning_rate=given.learning_rate,
+            validate_every=max(1, given.epochs // 20),
+            gleam=GleamSettings(given.modules),
+        ),
     )
 
 
@@ -71,7 +87,7 @@ def contenders(given: argparse.Namespace, slices: PreparedSlices) -> Iterator[tu
     yield "convex", replace(common, model=replace(common.model, blocks=given.convex_blocks, units=given.gates))
     yield "gleam", replace(common, method="gleam")
     yield "end_to_end", whole
-    fits = given.out / f"fits_{given.blocks}_{given.units}.json"
+    fits = given.out / f"fits_{given.blocks}_{given.units}_{given.modules}.json"
     if not fits.exists():
         fits.write_text(json.dumps(_that_fit(whole, slices)))
     for name, (blocks, units) in json.loads(fits.read_text()).items():
@@ -79,16 +95,23 @@ def contenders(given: argparse.Namespace, slices: PreparedSlices) -> Iterator[tu
 
 
 def _that_fit(whole: RunSettings, slices: PreparedSlices) -> dict[str, tuple[int, int]]:
-    """Blocks and units of what end-to-end training can hold where a step of GLEAM fits."""
+    """Blocks and units of what end-to-end training can hold where a step of GLEAM fits, every step measured."""
     blocks, units = whole.model.blocks, whole.model.units
     allowed = step_memory(replace(whole, method="gleam"), slices, CPU).activations_mb
-    fewer = max(1, memory_model(whole, slices, "blocks", CPU).largest(allowed, blocks))
-    found = {f"end_to_end of {fewer} blocks, GLEAM's memory": (fewer, units)}
-    while units > 1:
-        units //= 2
-        narrow = replace(whole, model=replace(whole.model, units=units))
-        if step_memory(narrow, slices, CPU).activations_mb <= allowed:
-            return found | {f"end_to_end of {units} units, GLEAM's memory": (blocks, units)}
+
+    def fits(blocks: int, units: int) -> bool:
+        smaller = replace(whole, model=replace(whole.model, blocks=blocks, units=units))
+        return step_memory(smaller, slices, CPU).activations_mb <= allowed
+
+    found = {}
+    fewer = next((count for count in range(blocks, 0, -1) if fits(count, units)), 0)
+    if fewer:
+        found[f"end_to_end of {fewer} blocks, GLEAM's memory"] = (fewer, units)
+    narrower = units // 2
+    while narrower and not fits(blocks, narrower):
+        narrower //= 2
+    if narrower and whole.model.denoiser == "relu":
+        found[f"end_to_end of {narrower} units, GLEAM's memory"] = (blocks, narrower)
     return found
 
 
@@ -98,6 +121,8 @@ def classical(
     """Zero filling, and every classical method with the weight that is best on the validation subjects."""
     validation, test = (PreparedSlices(prepared / name, mask) for name in ("validation", "test"))
     methods: list[tuple[str, Reconstruction]] = [("zero-filled", lambda sense, kspace, _: zero_filled(sense, kspace))]
+    if test.layout == "cine":
+        methods.append(("k-t FOCUSS", lambda sense, kspace, _: kt_focuss(sense, sense.adjoint(kspace))))
     methods += [(method.name, method.reconstruct) for method in classical_methods(test.layout)]
     known = {method.name: method for method in classical_methods(test.layout)}
     for name, reconstruct in methods:
@@ -114,11 +139,24 @@ def classical(
                 seconds.append(time.perf_counter() - started)
                 scores.append(score_whole(name, batch.volume[0], image.numpy(), batch.target[0].numpy(), seconds[-1]))
             row: Row = {"test PSNR": mean(s.psnr for s in scores), "test SSIM": mean(s.ssim for s in scores)}
-            row |= {"validation PSNR": tuned and tuned.psnr, "lam": lam, "s a subject": mean(seconds)}
+            row |= {
+                "validation PSNR": tuned.psnr if tuned is not None else _psnr(reconstruct, validation),
+                "lam": lam,
+                "s a subject": mean(seconds),
+            }
             result.write_text(json.dumps(row))
         found: Row = json.loads(result.read_text())
         print(name, found, flush=True)
         yield name, [found]
+
+
+def _psnr(reconstruct: Reconstruction, slices: PreparedSlices) -> float:
+    """Of a method without a weight to tune, the mean over all subjects."""
+    found = []
+    for batch in (slices.load(index) for index in range(len(slices))):
+        image = reconstruct(batch.sense, batch.kspace, 0.0)[0].numpy()
+        found.append(score_whole("", batch.volume[0], image, batch.target[0].numpy(), 0.0).psnr)
+    return mean(found)
 
 
 def trained(settings: RunSettings, prepared: Path, folder: Path) -> Row:
@@ -184,6 +222,15 @@ def main() -> None:
     parser.add_argument("--beta", type=float, default=1e-4, help="of convex programs, relative to beta_max")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="relative gap of convex programs")
     parser.add_argument("--lam-scale", type=float, default=1.0, help="of the weights chosen for convex blocks")
+    parser.add_argument("--whitened", type=float, default=0.5, help="share of the gates of convex blocks")
+    parser.add_argument("--grow", choices=("none", "violation", "explained"), default="none", help="of their gates")
+    parser.add_argument("--kernel", type=int, nargs="+", help="odd, of (t or z, y, x); the layout's own if left out")
+    parser.add_argument("--initial", choices=tuple(INITIAL_IMAGES), help="the layout's own if left out")
+    parser.add_argument("--inputs", nargs="+", default=["image"], help="images that denoisers see")
+    parser.add_argument("--denoiser", choices=("relu", "resnet", "modl"), default="relu", help="of trained blocks")
+    parser.add_argument("--width", type=int, help="of resnet and modl")
+    parser.add_argument("--modules", type=int, default=0, help="of GLEAM; one a block if left out")
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--methods", nargs="*", help="trained ones whose names begin so; all if left out")

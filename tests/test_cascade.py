@@ -79,5 +79,5 @@ def test_empty_weights_leave_the_image_alone() -> None:
 
 
 def test_an_unknown_initial_image_is_refused() -> None:
-    with pytest.raises(InputError, match="zero_filled, cg_sense, time_average, found 'noise'"):
+    with pytest.raises(InputError, match="zero_filled, cg_sense, time_average, kt_focuss, found 'noise'"):
         Cascade(initial="noise")

@@ -1,4 +1,4 @@
-"""The image that a reconstruction starts from: linear in the data, and quick."""
+"""The image that a reconstruction starts from: of a few least-squares problems, and quick."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from convexrecon.errors import InputError
 from convexrecon.physics.conjugate_gradient import conjugate_gradient
 from convexrecon.physics.forward_model import ForwardModel
+from convexrecon.physics.kt_focuss import kt_focuss
 
 # Weights of the penalties, relative to ||A||^2 <= 1: of the image, of the average over time, and of what differs from
 # it, which is smaller than an image and less well sampled.
@@ -62,4 +63,5 @@ INITIAL_IMAGES: dict[str, Callable[[ForwardModel, Tensor], Tensor]] = {
     "zero_filled": zero_filled,
     "cg_sense": cg_sense,
     "time_average": around_average,
+    "kt_focuss": kt_focuss,
 }

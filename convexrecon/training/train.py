@@ -90,8 +90,10 @@ def _check_kernel(settings: RunSettings, slices: PreparedSlices) -> None:
     kernel = kernel_of(settings, slices.dimensions)
     if settings.model.periodic and slices.dimensions < 3:
         raise InputError(f"model.periodic: expected images of three axes, (t, y, x), found {slices.layout!r}")
-    if settings.model.initial == "time_average" and slices.layout != "cine":
-        raise InputError(f"model.initial: 'time_average' expects data of layout 'cine', found {slices.layout!r}")
+    if settings.model.initial in ("time_average", "kt_focuss") and slices.layout != "cine":
+        raise InputError(
+            f"model.initial: {settings.model.initial!r} expects data of layout 'cine', found {slices.layout!r}"
+        )
     for key in slices.slices:
         if slices.dimensions > 2 and any(size > have for size, have in zip(kernel, key.shape[1:], strict=True)):
             what = "slab" if key.is_slab else slices.layout

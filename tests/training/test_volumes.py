@@ -145,6 +145,7 @@ def test_kernels_of_axes_are_kept_in_the_configuration(tmp_path: Path) -> None:
         ({"model": replace(RUN.model, kernel=(7, 3, 3))}, r"\(7, 3, 3\) is larger than the volume of v0.h5, \(6, 32"),
         ({"model": replace(RUN.model, kernel=(3, 3))}, "model.kernel: expected an odd size, or one for each of 3 axes"),
         ({"model": replace(RUN.model, initial="time_average")}, "'time_average' expects data of layout 'cine', found"),
+        ({"model": replace(RUN.model, initial="kt_focuss")}, "'kt_focuss' expects data of layout 'cine', found"),
     ],
 )
 def test_what_does_not_fit_volumes_is_refused(
