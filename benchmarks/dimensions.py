@@ -201,8 +201,7 @@ def _mean(rows: Sequence[Row], key: str, form: str) -> str:
     return format(mean(values), form) if values else ""
 
 
-def main() -> None:
-    """Everything, or the methods asked for; prints the table and keeps it."""
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layout", choices=("volume", "cine"))
     parser.add_argument("--out", type=Path, required=True)
@@ -236,7 +235,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="trained ones whose names begin so; all if left out")
     parser.add_argument("--classical", nargs="*", help="classical ones by name; all if left out")
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Everything, or the methods asked for; prints the table and keeps it."""
+    given = _options()
     torch.set_num_threads(given.threads)
     counts, size = (tuple(given.subjects), tuple(given.size))
     scans = Scans(
