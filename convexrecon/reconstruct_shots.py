@@ -85,7 +85,8 @@ def reconstruct_shots(
             f"{path}: k-space in {len(scan.shape)}-D, the network is of {axes}-D images; expected the same"
         )
     first = scan.trajectory(0)
-    retrospective = scan.share >= FULL_SHARE if undersample is None else undersample
+    share = scan.share
+    retrospective = share >= FULL_SHARE if undersample is None else undersample
     kept = _kept(scan, path, settings, retrospective=retrospective)
     images, references, spent, border = [], [], 0.0, 0.0
     for index in range(len(scan.samples)):
@@ -107,7 +108,7 @@ def reconstruct_shots(
         truth,
         first.coordinates[kept].numpy(),
         kept.numpy(),
-        shots / len(kept) if retrospective else max(1 / scan.share, 1.0),
+        shots / len(kept) if retrospective else max(1 / share, 1.0),
         spent,
         _scores(path.stem, found, truth, spent, whole=axes == 3),
     )

