@@ -113,8 +113,9 @@ class Cascade(nn.Module):
 
     Args:
         blocks: the steps; none gives the initial image.
-        initial: "zero_filled" (A^H y), "cg_sense" (ten CG steps on A^H A + 0.01) or, of series, "time_average" (CG from
-            what does not change in time) or "kt_focuss" (sparse in temporal frequency); see `physics.initial_image`.
+        initial: "zero_filled" (A^H y), "cg_sense" (ten CG steps on A^H A + 0.01), "cg_sense_sharp" (on A^H A + 0.001)
+            or, of series, "time_average" (CG from what does not change in time) or "kt_focuss" (sparse in temporal
+            frequency); see `physics.initial_image`.
 
     Raises:
         InputError: an unknown initial image.

@@ -79,5 +79,6 @@ def test_empty_weights_leave_the_image_alone() -> None:
 
 
 def test_an_unknown_initial_image_is_refused() -> None:
-    with pytest.raises(InputError, match="zero_filled, cg_sense, time_average, kt_focuss, found 'noise'"):
+    names = "zero_filled, cg_sense, cg_sense_sharp, time_average, kt_focuss"
+    with pytest.raises(InputError, match=f"{names}, found 'noise'"):
         Cascade(initial="noise")

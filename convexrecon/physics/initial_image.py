@@ -9,9 +9,9 @@ from convexrecon.physics.conjugate_gradient import conjugate_gradient
 from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.kt_focuss import kt_focuss
 
-# Weights of the penalties, relative to ||A||^2 <= 1: of the image, of the average over time, and of what differs from
-# it, which is smaller than an image and less well sampled.
-CG_WEIGHT, AVERAGE_WEIGHT, DIFFERENCE_WEIGHT = 0.01, 0.001, 0.1
+# Weights of the penalties, relative to ||A||^2 <= 1: of the image, of an image with its noise, of the average over
+# time, and of what differs from it, which is smaller than an image and less well sampled.
+CG_WEIGHT, SHARP_WEIGHT, AVERAGE_WEIGHT, DIFFERENCE_WEIGHT = 0.01, 0.001, 0.001, 0.1
 
 
 def zero_filled(sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
@@ -23,6 +23,15 @@ def zero_filled(sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
 def cg_sense(sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
     """Ten CG steps on ``(A^H A + 0.01) x = A^H y``: (B, *N) -> (B, *N)."""
     return _solved(sense.normal, adjoint_kspace, CG_WEIGHT)
+
+
+def cg_sense_sharp(sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
+    """Ten CG steps on ``(A^H A + 0.001) x = A^H y``: (B, *N) -> (B, *N), sharper than `cg_sense` and noisier.
+
+    Noise a denoiser behind it removes, blur it does not. Off the grid, where ||A||^2 is that of the outermost samples
+    and the centre of k-space has eigenvalues far below, a penalty of 0.01 blurs and dims.
+    """
+    return _solved(sense.normal, adjoint_kspace, SHARP_WEIGHT)
 
 
 def around_average(sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
@@ -62,6 +71,7 @@ def _solved(normal: Callable[[Tensor], Tensor], right: Tensor, weight: float) ->
 INITIAL_IMAGES: dict[str, Callable[[ForwardModel, Tensor], Tensor]] = {
     "zero_filled": zero_filled,
     "cg_sense": cg_sense,
+    "cg_sense_sharp": cg_sense_sharp,
     "time_average": around_average,
     "kt_focuss": kt_focuss,
 }

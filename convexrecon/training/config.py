@@ -46,7 +46,8 @@ class ModelSettings:
             denoisers invertible, and smoother than they would be.
         inputs: images that a denoiser sees, the current "image" first; also "zero_filled" and, where it is
             another image, "initial".
-        initial: image before the first block, "zero_filled", "cg_sense" or, of series, "time_average" or "kt_focuss".
+        initial: image before the first block, "zero_filled", "cg_sense", "cg_sense_sharp" or, of series,
+            "time_average" or "kt_focuss".
         consistency: "proximal", "gradient" or "none".
         cg_iterations: most conjugate-gradient steps of a proximal step.
         patch: most pixels along every axis, or each, that are denoised at a time; None for whole images. The memory
@@ -64,7 +65,7 @@ class ModelSettings:
     width: int | None = None
     spectral: float | None = None
     inputs: tuple[str, ...] = ("image",)
-    initial: Literal["zero_filled", "cg_sense", "time_average", "kt_focuss"] = "zero_filled"
+    initial: Literal["zero_filled", "cg_sense", "cg_sense_sharp", "time_average", "kt_focuss"] = "zero_filled"
     consistency: Literal["proximal", "gradient", "none"] = "proximal"
     cg_iterations: int = 12
     patch: int | tuple[int, ...] | None = None

@@ -25,6 +25,16 @@ def test_what_stands_still_is_found_from_all_frames() -> None:
     assert errors["time_average"] < 0.05 * errors["cg_sense"] < 0.05 * errors["zero_filled"]
 
 
+def test_sharper_is_nearer_to_the_samples_and_solves_its_own_normal_equations() -> None:
+    sense, adjoint, _ = still_scan()
+    residuals = {}
+    for name in ("cg_sense", "cg_sense_sharp"):
+        residuals[name] = float((sense.normal(INITIAL_IMAGES[name](sense, adjoint)) - adjoint).norm())
+    assert residuals["cg_sense_sharp"] < 0.5 * residuals["cg_sense"]
+    x = INITIAL_IMAGES["cg_sense_sharp"](sense, adjoint)
+    assert float((sense.normal(x) + 0.001 * x - adjoint).norm()) < 0.02 * float(adjoint.norm())
+
+
 def test_what_moves_is_looked_for_around_the_average() -> None:
     sense, _, image = still_scan()
     moving = image.clone()
