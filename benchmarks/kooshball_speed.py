@@ -21,6 +21,7 @@ from kooshball_cascade import fit_cascade
 from kooshball_scan import Scan, scan, trajectory
 from torch import Tensor
 
+from convexrecon.cascade import Cascade
 from convexrecon.evaluate.baselines import cg_sense
 from convexrecon.evaluate.l1_wavelet import solve_l1_wavelet
 from convexrecon.evaluate.metrics import psnr
@@ -75,16 +76,37 @@ def best_lam(lams: list[float], quality: Callable[[float], float]) -> float:
     return best
 
 
-def converging(one: Scan, lam: float, iterations: int) -> tuple[float, float, float, int]:
-    """PSNR that L1-wavelet converges to; and PSNR, seconds and A^H A of where it is within 0.1 dB of that."""
+@dataclass(frozen=True)
+class Convergence:
+    """How L1-wavelet came to what it converges to.
+
+    Attributes:
+        reached: PSNR that it converges to.
+        quality, seconds, products: PSNR, seconds and A^H A of where it is within 0.1 dB of that.
+        curve: (seconds, PSNR) on the way.
+    """
+
+    reached: float
+    quality: float
+    seconds: float
+    products: int
+    curve: list[tuple[float, float]]
+
+    def stopped(self, seconds: float) -> float:
+        """The best PSNR that it has had within so many seconds."""
+        return max((quality for when, quality in self.curve if when <= seconds), default=float("nan"))
+
+
+def converging(one: Scan, lam: float, iterations: int) -> Convergence:
+    """L1-wavelet, watched."""
     watched = Watched.now(one)
     with torch.no_grad():
         final = solve_l1_wavelet(watched, one.kspace, lam, iterations=iterations, tolerance=1e-5)
     reached = psnr(final.image[0], one.target[0])
     for count, (seconds, quality) in enumerate(watched.curve):
         if all(later >= reached - CLOSE for _, later in watched.curve[count:]):
-            return reached, quality, seconds, count
-    return reached, reached, time.process_time() - watched.clock[0], len(watched.curve)
+            return Convergence(reached, quality, seconds, count, watched.curve)
+    return Convergence(reached, reached, time.process_time() - watched.clock[0], len(watched.curve), watched.curve)
 
 
 def main() -> None:
@@ -97,6 +119,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=8)
     parser.add_argument("--steps", type=int, nargs="*", default=[1], help="gradient steps of the cascades")
     parser.add_argument("--steps-from-cg", type=int, nargs="*", default=[0, 2], help="steps of those from a CG image")
+    parser.add_argument("--starts", nargs="+", default=["cg_sense_sharp", "cg_sense"], help="which CG images")
     parser.add_argument("--products", type=int, default=4, help="A^H A of each of these steps; 0: gradient steps")
     parser.add_argument("--gates", type=int, default=32)
     parser.add_argument("--kernel", type=int, default=3)
@@ -125,22 +148,28 @@ def main() -> None:
     for count in (5, 10, 20):
         found = timed(test, partial(cg_sense, test.sense, test.kspace, lam_cg, count, tolerance=0))
         add(f"CG, lam {lam_cg:.2g}, {count} iterations", *found, count)
-    lam = best_lam(options.lam, lambda lam: converging(tuned, lam, options.iterations)[0])
-    reached, quality, seconds, products = converging(test, lam, options.iterations)
-    add(f"L1-wavelet, lam {lam:.2g}, converging to {reached:.2f} dB", quality, seconds, products)
-    slow = seconds
+    lam = best_lam(options.lam, lambda lam: converging(tuned, lam, options.iterations).reached)
+    slow = converging(test, lam, options.iterations)
+    name = f"L1-wavelet, lam {lam:.2g}, converging to {slow.reached:.2f} dB"
+    add(name, slow.quality, slow.seconds, slow.products)
     wanted = [("zero_filled", steps, 0) for steps in options.steps]
-    wanted += [("cg_sense", steps, options.products) for steps in options.steps_from_cg]
+    wanted += [(start, steps, options.products) for start in options.starts for steps in options.steps_from_cg]
     for initial, steps, products in wanted:
         cascade = fit_cascade(train, steps, options.gates, options.kernel, 64, initial=initial, products=products)
-        watched = Watched.now(test)
-        found = timed(test, partial(cascade, watched, test.kspace))
         kind = f"proximal steps of {products}" if products else "gradient steps"
-        name = f"convex from {initial}, {steps} {kind}, {options.gates} gates {options.kernel}^3"
-        add(name, *found, len(watched.curve))
-    print(f"\n| {options.size}^3 | PSNR dB | CPU s | A^H A | L1-wavelet's time over it |\n|---|---:|---:|---:|---:|")
+        for count in range(1, len(cascade) + 1):
+            shorter = Cascade(list(cascade)[:count], initial=initial)
+            watched = Watched.now(test)
+            timed(test, partial(shorter, watched, test.kspace))
+            # Not as watched: what is noted takes time.
+            found = timed(test, partial(shorter, test.sense, test.kspace))
+            done = f"{min(count, steps)} {kind}" + (" and a last denoiser" if count > steps else "")
+            add(f"convex from {initial}, {done}, {options.gates} gates {options.kernel}^3", *found, len(watched.curve))
+    print(f"\n| {options.size}^3 | PSNR dB | CPU s | A^H A | L1-wavelet's time over it | L1-wavelet stopped then |")
+    print("|---|---:|---:|---:|---:|---:|")
     for name, quality, seconds, count in rows:
-        print(f"| {name} | {quality:.2f} | {seconds:.2f} | {count} | {slow / max(seconds, 1e-9):.1f} |")
+        ratio, then = slow.seconds / max(seconds, 1e-9), slow.stopped(seconds)
+        print(f"| {name} | {quality:.2f} | {seconds:.2f} | {count} | {ratio:.1f} | {then:.2f} |")
 
 
 if __name__ == "__main__":
