@@ -10,6 +10,7 @@ all need, are in them, the kernel of A^H A, once for a trajectory, is not.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from convexrecon.physics.noncartesian_sense import NonCartesianSense
 
 # Within so many dB of where it converges an iteration has arrived.
 CLOSE = 0.1
+# Iterations of CG that L1-wavelet starts from: what A^H A is asked of there are directions, not images.
+CG_START = 10
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ class Convergence:
     curve: list[tuple[float, float]]
 
     def stopped(self, seconds: float) -> float:
-        """The best PSNR that it has had within so many seconds."""
-        return max((quality for when, quality in self.curve if when <= seconds), default=float("nan"))
+        """The best PSNR that its iterations have had within so many seconds; NaN while it looks for its start by CG."""
+        return max((quality for when, quality in self.curve[CG_START:] if when <= seconds), default=math.nan)
 
 
 def converging(one: Scan, lam: float, iterations: int) -> Convergence:
@@ -169,7 +172,8 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|")
     for name, quality, seconds, count in rows:
         ratio, then = slow.seconds / max(seconds, 1e-9), slow.stopped(seconds)
-        print(f"| {name} | {quality:.2f} | {seconds:.2f} | {count} | {ratio:.1f} | {then:.2f} |")
+        stopped = "-" if math.isnan(then) else f"{then:.2f}"
+        print(f"| {name} | {quality:.2f} | {seconds:.2f} | {count} | {ratio:.1f} | {stopped} |")
 
 
 if __name__ == "__main__":
