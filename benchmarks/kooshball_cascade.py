@@ -31,6 +31,7 @@ def fit_block(
     kernel: int,
     seed: int,
     starts: Sequence[Tensor] | None = None,
+    pixels: int = PIXELS,
 ) -> BlockSolution:
     """The certified optimum of a block's program on volumes (1, *N), a share of the pixels drawn from each.
 
@@ -45,7 +46,7 @@ def fit_block(
     def stream() -> Iterator[BlockBatch]:
         for number, (scan, image) in enumerate(zip(scans, images, strict=True)):
             rng = torch.Generator().manual_seed(1000 * seed + number)
-            rows = (scan.target != 0) & (torch.rand(image.shape, generator=rng) < PIXELS / total)
+            rows = (scan.target != 0) & (torch.rand(image.shape, generator=rng) < pixels / total)
             yield BlockBatch(features(number), to_channels(scan.target - image), rows.unsqueeze(1))
 
     # Gates are scaled and told apart on the middle of a volume.
@@ -65,6 +66,7 @@ def fit_cascade(
     *,
     initial: str = "zero_filled",
     products: int = 0,
+    pixels: int = PIXELS,
 ) -> Cascade:
     """A cascade with `steps` steps of data consistency, each behind a denoiser, and a last denoiser without.
 
@@ -77,7 +79,7 @@ def fit_cascade(
     for index in range(steps + 1):
         started = time.perf_counter()
         # Before the first block the image is what it starts as.
-        solved = fit_block(scans, images, units, kernel, index, None if index == 0 else starts)
+        solved = fit_block(scans, images, units, kernel, index, None if index == 0 else starts, pixels)
         denoiser = GatedDenoiser(solved.gates, solved.solution.weights, constant=True)
         inputs = ("image",) if index == 0 else ("image", "initial")
         block = Block(denoiser, NoDataConsistency(), inputs=inputs, patch=patch)

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from kooshball_cascade import fit_cascade
+from kooshball_cascade import PIXELS, fit_cascade
 from kooshball_scan import Scan, scan, trajectory
 from torch import Tensor
 
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", default=["cg_sense_sharp", "cg_sense"], help="which CG images")
     parser.add_argument("--products", type=int, default=4, help="A^H A of each of these steps; 0: gradient steps")
     parser.add_argument("--gates", type=int, default=32)
+    parser.add_argument("--pixels", type=int, default=PIXELS, help="most that a block is fitted to, of all volumes")
     parser.add_argument("--kernel", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=120, help="most of L1-wavelet")
     parser.add_argument("--lam", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2], help="grid of L1-wavelet")
@@ -158,7 +159,16 @@ def main() -> None:
     wanted = [("zero_filled", steps, 0) for steps in options.steps]
     wanted += [(start, steps, options.products) for start in options.starts for steps in options.steps_from_cg]
     for initial, steps, products in wanted:
-        cascade = fit_cascade(train, steps, options.gates, options.kernel, 64, initial=initial, products=products)
+        cascade = fit_cascade(
+            train,
+            steps,
+            options.gates,
+            options.kernel,
+            64,
+            initial=initial,
+            products=products,
+            pixels=options.pixels,
+        )
         kind = f"proximal steps of {products}" if products else "gradient steps"
         for count in range(1, len(cascade) + 1):
             shorter = Cascade(list(cascade)[:count], initial=initial)
