@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from convexrecon.cascade import Cascade, input_channels
+from convexrecon.cascade import Block, Cascade, input_channels
 from convexrecon.data.dataset import Batch, PreparedSlices, batches
 from convexrecon.data.prepared_files import SliceKey
 from convexrecon.denoisers.feature_stack import FeatureStack
+from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.seeding import generator
 from convexrecon.training.config import RunSettings, seed_of_training
 from convexrecon.training.held_out_samples import split_batch
@@ -176,6 +177,11 @@ class BlockData:
     def drop_images(self, blocks: int) -> None:
         """Delete the images after `blocks` blocks."""
         self.images(blocks).unlink(missing_ok=True)
+
+
+def seen_start(cascade: Cascade, block: Block, sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
+    """The image before the first block, if the block sees it; else A^H y (B, *N) in its place, which costs nothing."""
+    return cascade.start(sense, adjoint_kspace) if "initial" in block.inputs else adjoint_kspace
 
 
 def stacked_features(cascade: Cascade, channels: Tensor, index: int) -> Tensor:

@@ -23,7 +23,7 @@ from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.data_consistency import NoDataConsistency
 from convexrecon.training.block_consistency import block_consistency
-from convexrecon.training.block_data import BlockData
+from convexrecon.training.block_data import BlockData, seen_start
 from convexrecon.training.block_program import solve_block
 from convexrecon.training.config import RunSettings
 from convexrecon.training.fit_activations import fit_activations_mb
@@ -258,7 +258,7 @@ def _apply(data: BlockData, cascade: Cascade, block: Block, index: int, before: 
             image = read_store(data.images(before), keys_of(batch)).to(data.device)
             with torch.no_grad():
                 adjoint = sense.adjoint(batch.kspace)
-                result = block(image, sense, adjoint, cascade.start(sense, adjoint))
+                result = block(image, sense, adjoint, seen_start(cascade, block, sense, adjoint))
             mean.total += sum(psnr(x, ref) for x, ref in zip(result, batch.target, strict=True))
             mean.count += len(result)
             yield keys_of(batch), result
