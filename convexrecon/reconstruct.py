@@ -136,30 +136,51 @@ def reconstruct_file(
             f"{path}: is on the grid; expected undersample, units and field_of_view for scans along a trajectory alone"
         )
     info = open_scan(path, readout)
+    known = _known_layout(info, layout, axes, folder)
+    return _write_slices(cascade, axes, info, known, folder, Path(out), target, keep_complex=keep_complex, bar=progress)
+
+
+def _known_layout(info: Scan, layout: Layout | None, axes: int, run: RunFolder) -> Layout:
+    """What the scan's slices are to a network of so many axes; one of three takes those of a 3-D scan as a volume."""
     known = layout_of(info, layout)
     if axes == 3 and known == "slices":
-        # A network of three axes was trained on volumes, which the slices of a 3-D scan are.
         if not info.volumetric:
             raise InputError(
-                f"{info.path}: the network of {folder.path} is of volumes or series, the file says nothing of its "
+                f"{info.path}: the network of {run.path} is of volumes or series, the file says nothing of its "
                 "slices; expected its attribute layout, or --layout, to be 'volume' or 'cine'"
             )
-        known = "volume"
-    of_images: Layout = "volume" if info.volumetric else known
+        return "volume"
+    return known
+
+
+def _write_slices(
+    cascade: Cascade,
+    axes: int,
+    info: Scan,
+    layout: Layout,
+    run: RunFolder,
+    out: Path,
+    device: torch.device,
+    *,
+    keep_complex: bool,
+    bar: bool,
+) -> Reconstruction:
+    """A scan on the grid, slice by slice or all together."""
+    of_images: Layout = "volume" if info.volumetric else layout
     with (
         info.samples() as read,
         image_file(out, of_images, voxel_mm=info.voxel_mm, header=info.header, keep_complex=keep_complex) as images,
     ):
         if axes == 3:
-            mask, seconds, scores = _whole_file(cascade, info, read, known, folder, images, target)
+            mask, seconds, scores = _whole_file(cascade, info, read, layout, run, images, device)
         else:
             mask, seconds, scores = reconstruct_slices(
-                cascade, info, read, known, folder.settings(), images, target, progress=progress
+                cascade, info, read, layout, run.settings(), images, device, progress=bar
             )
-        images.attrs.update(_attributes(info, folder, mask))
+        images.attrs.update(_attributes(info, run, mask))
         retrospective = "target_complex" in images
     return Reconstruction(
-        out=Path(out),
+        out=out,
         slices=info.shape[0],
         acceleration=acceleration_of(mask),
         retrospective=retrospective,
