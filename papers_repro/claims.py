@@ -13,14 +13,14 @@ from convexrecon.errors import InputError
 from convexrecon.evaluate.tables import markdown_rows
 
 Kind = Literal["at most", "at least", "not comparable"]
-Verdict = Literal["yes", "no", "not comparable"]
+Verdict = Literal["yes", "no", "undecided", "not comparable"]
 
 COLUMNS = ("claim", "published", "source", "ours", "spread", "setting", "borne out", "rule")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When a claim is borne out: our mean is on the right side of a limit, or within two standard errors of it.
+    """When a claim is borne out: our mean is on the right side of a limit; undecided within two standard errors of it.
 
     Attributes:
         kind: "at most" or "at least" the limit; "not comparable" where a number beside a number would mislead.
@@ -83,17 +83,19 @@ class Claim:
     def verdict(self) -> Verdict:
         """By the rule.
 
-        >>> Claim("gap", "0.3 dB", "text", (0.2, 0.5), "dB", ".2f", "small", Rule("at most", 0.3)).verdict
+        >>> Claim("gap", "0.3 dB", "text", (0.1, 0.1), "dB", ".2f", "small", Rule("at most", 0.3)).verdict
         'yes'
+        >>> Claim("gap", "0.3 dB", "text", (0.2, 0.5), "dB", ".2f", "small", Rule("at most", 0.3)).verdict
+        'undecided'
         >>> Claim("gap", "0.3 dB", "text", (0.9, 1.0), "dB", ".2f", "small", Rule("at most", 0.3)).verdict
         'no'
         """
         if self.rule.kind == "not comparable":
             return "not comparable"
-        leeway = 2 * self.standard_error
-        if self.rule.kind == "at most":
-            return "yes" if self.mean <= self.rule.limit + leeway else "no"
-        return "yes" if self.mean >= self.rule.limit - leeway else "no"
+        if abs(self.mean - self.rule.limit) < 2 * self.standard_error:
+            return "undecided"
+        met = self.mean <= self.rule.limit if self.rule.kind == "at most" else self.mean >= self.rule.limit
+        return "yes" if met else "no"
 
     def row(self) -> dict[str, str]:
         """The cells of the table by column."""
@@ -113,11 +115,16 @@ class Claim:
         if self.rule.kind == "not comparable":
             return self.rule.reason
         because = f" ({self.rule.reason})" if self.rule.reason else ""
-        seeds = ", or within two standard errors of it" if len(self.ours) > 1 else ""
+        seeds = ", undecided within two standard errors of it" if len(self.ours) > 1 else ""
         return f"{self.rule.kind} {self._printed(self.rule.limit)}{seeds}{because}"
 
     def sentence(self) -> str:
-        """What a reader is told of a claim that is not borne out; empty for the others."""
+        """What a reader is told of a claim that is not borne out or undecided; empty for the others."""
+        if self.verdict == "undecided":
+            return (
+                f"Undecided: {self.claim}; published: {self.published}; ours: {self._printed(self.mean)} "
+                f"{self._spread()}, around the limit of {self._printed(self.rule.limit)}."
+            )
         if self.verdict != "no":
             return ""
         off, limit = self._printed(abs(self.mean - self.rule.limit)), self._printed(self.rule.limit)

@@ -16,12 +16,12 @@ from results import Paper, read_paper
 from convexrecon.atomic_write import write_text
 from convexrecon.report.html import Section, StoredPicture, definitions, render_report, rows_table, wrapped_table
 
-VERDICTS = ("yes", "no", "not comparable")
+VERDICTS = ("yes", "no", "undecided", "not comparable")
 INTRODUCTION = (
     "Every claim below was taken from the paper named, or from what the paper's authors released; beside it stands "
-    "what this library measured. A claim is borne out if our mean meets the rule stated in its row. Synthetic data of "
-    "small size say whether a claim holds in kind; the papers' own figures are for their own data, which "
-    "--data fastmri and --data mridata take at full settings."
+    "what this library measured. A claim is borne out if our mean meets the rule stated in its row, and undecided "
+    "where the seeds do not tell. Synthetic data of small size say whether a claim holds in kind; the papers' own "
+    "figures are for their own data, which --data fastmri and --data mridata take at full settings."
 )
 
 
@@ -43,13 +43,15 @@ def _overview(papers: Sequence[Paper]) -> Section:
         counts = [sum(claim.verdict == verdict for claim in paper.claims) for verdict in VERDICTS]
         rows.append([paper.title, *map(str, counts)])
     totals = [str(sum(int(row[1 + column]) for row in rows)) for column in range(len(VERDICTS))]
-    table = rows_table(["paper", "borne out", "not borne out", "not comparable"], [*rows, ["all", *totals]])
+    table = rows_table(
+        ["paper", "borne out", "not borne out", "undecided", "not comparable"], [*rows, ["all", *totals]]
+    )
     return Section("What is borne out", [INTRODUCTION], [table])
 
 
 def _section(folder: Path, paper: Paper) -> Section:
     rows = [[claim.row()[column] for column in COLUMNS] for claim in paper.claims]
-    missed = [claim.sentence() for claim in paper.claims if claim.verdict == "no"]
+    missed = [claim.sentence() for claim in paper.claims if claim.sentence()]
     tables = [wrapped_table(COLUMNS, rows, emphasized=COLUMNS.index("borne out"))]
     pictures = [
         StoredPicture((folder / figure.file).read_bytes(), round(96 * figure.inches), figure.caption)

@@ -22,8 +22,9 @@ def claim(values: tuple[float, ...], rule: Rule) -> Claim:
         ((0.4,), Rule("at most", 0.3), "no"),
         ((0.4,), Rule("at least", 0.3), "yes"),
         ((0.1, 0.1, 0.1), Rule("at least", 0.3), "no"),
-        # The mean misses the limit by less than two standard errors.
-        ((0.1, 0.4, 0.7), Rule("at most", 0.3), "yes"),
+        # The mean is less than two standard errors from the limit, on either side of it.
+        ((0.1, 0.4, 0.7), Rule("at most", 0.3), "undecided"),
+        ((0.1, 0.4, 0.7), Rule("at least", 0.3), "undecided"),
         ((0.39, 0.4, 0.41), Rule("at most", 0.3), "no"),
         ((), Rule("not comparable", reason="not installed"), "not comparable"),
     ],
@@ -32,12 +33,16 @@ def test_the_verdict_follows_the_rule(values: tuple[float, ...], rule: Rule, ver
     assert claim(values, rule).verdict == verdict
 
 
-def test_what_is_not_borne_out_is_said_with_its_numbers() -> None:
+def test_what_is_not_borne_out_or_undecided_is_said_with_its_numbers() -> None:
     missed = claim((0.8, 1.0), Rule("at most", 0.3))
     assert missed.sentence() == (
         "Not borne out: the gap; published: 0.3 dB; ours: 0.90 dB, 0.60 dB above the limit of 0.30 dB."
     )
     assert claim((0.1,), Rule("at most", 0.3)).sentence() == ""
+    assert claim((0.1, 0.4, 0.7), Rule("at most", 0.3)).sentence() == (
+        "Undecided: the gap; published: 0.3 dB; ours: 0.40 dB ± 0.30, 0.10 to 0.70, 3 values, "
+        "around the limit of 0.30 dB."
+    )
     assert missed.row()["spread"] == "± 0.14, 0.80 to 1.00, 2 values"
     assert "two standard errors" in missed.row()["rule"]
 
