@@ -33,6 +33,9 @@ def execute(path: Path, *, small: bool) -> Any:
     """
     notebook = nbformat.read(path, as_version=4)
     environment = {**os.environ, "CONVEXRECON_SMALL": "1" if small else ""}
+    if small:
+        # So little is done in every step that threads would wait for each other.
+        environment.setdefault("OMP_NUM_THREADS", "1")
     # A library that is not installed but lies beside the notebooks is found from the empty folder, too.
     environment["PYTHONPATH"] = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
