@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import benchmark_scripts as benchmark_scripts
@@ -11,7 +12,8 @@ from cells import cell
 from command_line import Given
 from parallel_gleam import Epoch, measured
 from scans import Scans, data_sets
-from scored_runs import Row, scored_run
+from scored_runs import Row
+from seeded_runs import seeded_runs
 
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.physics.masks import MaskSettings
@@ -135,16 +137,7 @@ def train_layout(given: Given, scale: Scale, layout: str) -> tuple[dict[str, lis
     data = data_sets(given, part.scans, given.out / "data" / layout)
     methods = ("gleam", "checkpointing", "end_to_end") if layout == "slices" else ("gleam", "end_to_end")
     rows = {
-        method: [
-            scored_run(
-                settings_of(part, method, seed),
-                data.train.parent,
-                given.out / "runs" / f"{layout}_{method}" / f"seed_{seed}",
-                device=given.device,
-            )
-            for seed in range(given.seeds)
-        ]
-        for method in methods
+        method: seeded_runs(given, data, f"{layout}_{method}", partial(settings_of, part, method)) for method in methods
     }
     return rows, data.words
 

@@ -1,6 +1,7 @@
 """The runs that reproduce ISMRM 2021 #1953: their settings by size, training, and the batch that fits."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from cells import cell
 from command_line import Given
 from scans import DataSets, Scans
 from scored_runs import Row, scored_run
+from seeded_runs import seeded_runs
 
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.physics.masks import MaskSettings
@@ -98,7 +100,11 @@ def _mask(mask: str, scale: Scale) -> MaskSettings:
 
 def folder_of(out: Path, stacking: str, method: str, mask: str, seed: int) -> Path:
     """Of a run."""
-    return out / "runs" / f"{mask}_{stacking}_{method}" / f"seed_{seed}"
+    return out / "runs" / _name(stacking, method, mask) / f"seed_{seed}"
+
+
+def _name(stacking: str, method: str, mask: str) -> str:
+    return f"{mask}_{stacking}_{method}"
 
 
 def train_all(given: Given, scale: Scale, data: DataSets) -> Rows:
@@ -107,15 +113,8 @@ def train_all(given: Given, scale: Scale, data: DataSets) -> Rows:
     for mask in MASKS:
         for stacking in STACKINGS:
             for method in ("convex", "end_to_end"):
-                rows[stacking, method, mask] = [
-                    scored_run(
-                        settings_of(stacking, method, mask, seed, scale),
-                        data.train.parent,
-                        folder_of(given.out, stacking, method, mask, seed),
-                        device=given.device,
-                    )
-                    for seed in range(given.seeds)
-                ]
+                settings = partial(settings_of, stacking, method, mask, scale=scale)
+                rows[stacking, method, mask] = seeded_runs(given, data, _name(stacking, method, mask), settings)
     return rows
 
 

@@ -20,7 +20,8 @@ from plots import Panel, Series, line_panels
 from results import write_paper
 from reversible import METHODS, measure, network
 from scans import DataSets, Scans, data_sets
-from scored_runs import Row, scored_run
+from scored_runs import Row
+from seeded_runs import seeded_runs
 
 from convexrecon.data.dataset import PreparedSlices, stack
 from convexrecon.physics.masks import MaskSettings
@@ -116,15 +117,7 @@ def settings_of(blocks: int, seed: int, scale: Scale) -> RunSettings:
 def qualities(given: Given, scale: Scale, data: DataSets) -> dict[int, list[Row]]:
     """Trained runs by number of unrolls, a row a seed."""
     return {
-        blocks: [
-            scored_run(
-                settings_of(blocks, seed, scale),
-                data.train.parent,
-                given.out / "runs" / f"unrolls_{blocks}" / f"seed_{seed}",
-                device=given.device,
-            )
-            for seed in range(given.seeds)
-        ]
+        blocks: seeded_runs(given, data, f"unrolls_{blocks}", partial(settings_of, blocks, scale=scale))
         for blocks in scale.trained
     }
 
