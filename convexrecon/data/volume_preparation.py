@@ -97,9 +97,9 @@ def prepared_series(
 
     The mean of a sample is over the frames that have it: where each has others, together they have a whole centre.
     """
-    total, count = read(0), torch.zeros(())
-    total, count = torch.zeros_like(total), count.to(total.device)
-    for index in range(info.shape[0]):
+    total = read(0).clone()
+    count = (total != 0).any(0).float()
+    for index in range(1, info.shape[0]):
         kspace = read(index)
         total += kspace
         count = count + (kspace != 0).any(0)
