@@ -27,7 +27,7 @@ Readout = Annotated[
 Units = Annotated[
     str | None,
     typer.Option(
-        help="Of ISMRMRD trajectories that do not tell: cycles/fov, cycles/pixel, rad/pixel or 1/m.",
+        help="Of ISMRMRD trajectories that do not tell: cycles/fov, cycles/recon_fov, cycles/pixel, rad/pixel or 1/m.",
         show_default=False,
     ),
 ]
