@@ -96,7 +96,7 @@ def run(acceleration: float, options: argparse.Namespace) -> RunSettings:
     )
 
 
-def cropped(method: Reconstruction, size: tuple[int, int]) -> Reconstruction:
+def cropped(method: Reconstruction, size: tuple[int, ...]) -> Reconstruction:
     """A method whose images are of the field of view that the scan was planned for."""
     return lambda sense, kspace, lam: crop_centre(method(sense, kspace, lam), size)
 

@@ -97,7 +97,7 @@ def reconstruct_shots(
         images.append(crop_centre(image, scan.recon_size).cpu().numpy())
         if retrospective:
             reference = all_shots_image(samples, scan.trajectory(index), maps)
-            border = max(border, border_share(reference))
+            border = max(border, border_share(reference, scan.open_axes))
             references.append(crop_centre(reference, scan.recon_size).cpu().numpy())
     warn_of_border(border, field_of_view, str(path))
     found = images[0] if axes == 3 else np.stack(images)

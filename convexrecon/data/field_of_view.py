@@ -6,6 +6,7 @@ which an image without room for it cannot explain.
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -53,23 +54,30 @@ def widened(coordinates: Tensor, shape: tuple[int, ...], factor: float) -> tuple
     check_field_of_view(factor)
     if factor == 1:
         return coordinates, shape
-    stays = ((coordinates - coordinates.round()).abs() < _WHOLE_CYCLES).flatten(0, -2).all(0).tolist()
+    stays = on_whole_cycles(coordinates)
     sizes = tuple(n if on_grid else 2 * round(factor * n / 2) for n, on_grid in zip(shape, stays, strict=True))
     ratio = coordinates.new_tensor([new / n for new, n in zip(sizes, shape, strict=True)])
     return coordinates * ratio, sizes
 
 
-def border_share(image: Tensor) -> float:
-    """The root mean square of an image (*N) along the border of its last two axes, over that inside the object.
+def on_whole_cycles(coordinates: Tensor) -> list[bool]:
+    """Of each axis of coordinates (..., d), whether all are whole cycles per field of view, as on the grid."""
+    return ((coordinates - coordinates.round()).abs() < _WHOLE_CYCLES).flatten(0, -2).all(0).tolist()
+
+
+def border_share(image: Tensor, axes: Sequence[int] = (-2, -1)) -> float:
+    """The root mean square of an image (*N) along the border of `axes`, over that inside the object.
 
     Inside is where the magnitude is at least a tenth of its 99th percentile, away from the border.
     """
     magnitude = image.abs().double()
-    inner = torch.zeros(magnitude.shape, dtype=torch.bool, device=image.device)
-    rows, columns = (max(1, round(n * _BORDER)) for n in magnitude.shape[-2:])
-    inner[..., rows:-rows, columns:-columns] = True
+    inner = torch.ones(magnitude.shape, dtype=torch.bool, device=image.device)
+    for axis in axes:
+        border = max(1, round(magnitude.shape[axis] * _BORDER))
+        inner.movedim(axis, 0)[:border] = False
+        inner.movedim(axis, 0)[-border:] = False
     inside = magnitude[inner & (magnitude > 0)]
-    if inside.numel() == 0:
+    if inside.numel() == 0 or bool(inner.all()):
         return 0.0
     bright = inside.kthvalue(max(1, math.ceil(0.99 * inside.numel()))).values
     inside = inside[inside >= 0.1 * bright]

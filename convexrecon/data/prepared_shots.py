@@ -97,7 +97,7 @@ def load_shots(path: Path, index: int, digest: str, settings: MaskSettings, seed
     kept = torch.tensor(shots_kept(path, index, digest, tuple(target.shape), settings, seed))
     return undersample_shots(
         samples, whole, maps, kept, target=target, volume=path.stem, slice_index=index,
-        recon_size=(recon_size[0], recon_size[1]),
+        recon_size=recon_size,
     )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def undersample_shots(
     target: Tensor | None = None,
     volume: str = "",
     slice_index: int = 0,
-    recon_size: tuple[int, int] | None = None,
+    recon_size: tuple[int, ...] | None = None,
 ) -> Batch:
     """Keep some of the shots of one sample, weigh and scale them.
 
@@ -135,7 +135,7 @@ def undersample_shots(
         target: *N complex64; zeros if None.
         volume: name of the scan.
         slice_index: index in it.
-        recon_size: (y, x) of the scanner's images; that of the maps if None.
+        recon_size: (y, x), or (z, y, x), of the scanner's images; that of the maps if None.
 
     Raises:
         InputError: what is kept is zero, or does not match the trajectory.
@@ -153,7 +153,7 @@ def undersample_shots(
     if not divisor > 0:
         raise InputError(f"volume {volume!r}, slice {slice_index}: the sampled k-space is zero")
     image = torch.zeros_like(maps[0]) if target is None else target
-    size = recon_size or (int(maps.shape[-2]), int(maps.shape[-1]))
+    size = recon_size or tuple(maps.shape[1:])
     return Batch(
         measured / divisor,
         sense,

@@ -46,7 +46,7 @@ class Batch:
             of its whole volume.
         volume: name of each sample's volume.
         slice_index: index in its volume of each slice, or of the first one of a sample of several.
-        recon_size: (y, x) of the scanner's images.
+        recon_size: (y, x) of the scanner's images; of volumes off the grid (z, y, x).
         shots: off the grid, how many; None on the grid.
     """
 
@@ -56,7 +56,7 @@ class Batch:
     scale: Tensor
     volume: tuple[str, ...]
     slice_index: tuple[int, ...]
-    recon_size: tuple[int, int]
+    recon_size: tuple[int, ...]
     shots: Shots | None = None
 
     @property

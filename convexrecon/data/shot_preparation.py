@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.data.atomic_hdf5 import atomic_hdf5
-from convexrecon.data.field_of_view import border_share, check_field_of_view, warn_of_border, widened
+from convexrecon.data.field_of_view import border_share, check_field_of_view, on_whole_cycles, warn_of_border, widened
 from convexrecon.data.ismrmrd_acquisitions import encoding_of, open_acquisitions
 from convexrecon.data.ismrmrd_samples import NonCartesianScan, Units, read_samples
 from convexrecon.data.prepared_shots import ShotLayout
@@ -37,14 +37,14 @@ class ShotScan:
         samples: (B, C, shots, S) complex64.
         trajectories: one, or one a slice.
         shape: (y, x) or (z, y, x), in pixels, of the field of view asked for.
-        recon_size: (y, x) of the scanner's images.
+        recon_size: (y, x) or (z, y, x) of the scanner's images.
         planned: (shots, S, d) float32, the first slice's coordinates in cycles per field of view of the scan.
     """
 
     samples: Tensor
     trajectories: tuple[Trajectory, ...]
     shape: tuple[int, ...]
-    recon_size: tuple[int, int]
+    recon_size: tuple[int, ...]
     planned: Tensor
 
     @property
@@ -56,6 +56,11 @@ class ShotScan:
     def share(self) -> float:
         """Of k-space as it was planned that shots cover; larger fields of view have finer cells."""
         return covered_share(self.planned)
+
+    @property
+    def open_axes(self) -> tuple[int, ...]:
+        """Axes of the image along which signal from beyond leaves streaks: not along a stack, where it folds."""
+        return tuple(axis for axis, whole in enumerate(on_whole_cycles(self.planned)) if not whole)
 
     def trajectory(self, index: int) -> Trajectory:
         """That of a slice."""
@@ -154,7 +159,7 @@ def prepare_shots(
                 raise InputError(f"{path}: slice {index}: {error}") from None
             for name, part in (("samples", samples), ("maps", maps), ("target", target)):
                 stores[name][index] = part.cpu().numpy()
-            share = max(share, border_share(target))
+            share = max(share, border_share(target, scan.open_axes))
             done()
         file.attrs.update(stamp)
         file.attrs["recon_size"] = scan.recon_size
@@ -222,9 +227,9 @@ def shots_stamp(path: Path, form: str, settings: PreparationSettings, units: Uni
     }
 
 
-def _sizes(scan: NonCartesianScan) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """The pixels of the image, and (y, x) of the scanner's, no larger."""
+def _sizes(scan: NonCartesianScan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The pixels of the image, and of the scanner's, no larger."""
     dimensions = scan.coordinates.shape[-1]
     shape = scan.encoding.encoded[:dimensions]
     recon = scan.encoding.recon[:dimensions]
-    return shape, (min(recon[-2], shape[-2]), min(recon[-1], shape[-1]))
+    return shape, tuple(map(min, recon, shape))

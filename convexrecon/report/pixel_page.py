@@ -90,7 +90,7 @@ def explain_pixel(
     batch, reference = sample_of_file(run, file, slice_index, layout=layout, device=place)
     cascade = load_cascade(folder.weights)[0].to(place)
     size = batch.target.shape[-2:]
-    crop = as_slices(size, batch.recon_size)
+    crop = as_slices(size, batch.recon_size[-2:])
     shown = (crop[0].stop - crop[0].start, crop[1].stop - crop[1].start)
     if any(not 0 <= index < extent for index, extent in zip(pixel, shown, strict=True)):
         raise InputError(

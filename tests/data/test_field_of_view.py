@@ -15,6 +15,7 @@ from convexrecon.data.ismrmrd_samples import read_samples
 from convexrecon.data.ismrmrd_writing import write_samples
 from convexrecon.data.noncartesian_simulation import simulate_trajectories
 from convexrecon.data.preparation import PreparationSettings, prepare
+from convexrecon.data.prepared_shots import undersample_shots
 from convexrecon.data.shot_preparation import read_shots
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import cg_sense
@@ -22,7 +23,7 @@ from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.fourier import crop_centre
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.noncartesian_fourier import NonCartesianFourier
-from convexrecon.physics.trajectories import stack_of_stars
+from convexrecon.physics.trajectories import kooshball, stack_of_stars
 from convexrecon.reconstruct import reconstruct_file
 from convexrecon.training.config import ModelSettings, RunSettings
 from convexrecon.training.run_folder import RunFolder
@@ -131,6 +132,34 @@ def test_the_border_counts_by_its_signal() -> None:
     image[8:24, 8:24].fill_(2)
     assert border_share(image) == 0
     assert border_share(torch.ones_like(image)) == pytest.approx(1)
+
+
+def test_along_a_stack_no_border_counts() -> None:
+    image = torch.zeros(6, 32, 32, dtype=torch.complex64)
+    image[:, 8:24, 8:24].fill_(2)
+    assert border_share(image, (1, 2)) == border_share(image.movedim(0, 2), (0, 1)) == 0
+    assert border_share(image.movedim(0, 2), (0, 1, 2)) > BORDER_SHARE
+    assert border_share(image, ()) == 0
+
+
+@pytest.mark.parametrize("stack", [True, False])
+def test_a_volume_with_room_is_cropped_along_all_axes(tmp_path: Path, stack: bool) -> None:
+    size = (8, 16, 12)
+    path = tmp_path / "volume.h5"
+    trajectory = (stack_of_stars(size, 12) if stack else kooshball(size, 96)).numpy()
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(1, 2, *trajectory.shape[:2], dtype=torch.complex64, generator=generator)
+    write_samples(path, samples.numpy(), trajectory, size)
+    scan = read_shots(path, field_of_view=1.5)
+    assert scan.shape == ((8, 24, 18) if stack else (12, 24, 18))
+    assert scan.recon_size == size
+    assert scan.open_axes == ((1, 2) if stack else (0, 1, 2))
+    kept = torch.arange(0, trajectory.shape[0], 2)
+    batch = undersample_shots(
+        scan.samples[0], scan.trajectory(0), torch.ones(2, *scan.shape, dtype=torch.complex64), kept,
+        recon_size=scan.recon_size,
+    )  # fmt: skip
+    assert crop_centre(batch.target, batch.recon_size).shape == (1, *size)
 
 
 def test_another_field_of_view_is_prepared_again(planned_small: Path, with_room: Path, tmp_path: Path) -> None:
