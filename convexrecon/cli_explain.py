@@ -6,13 +6,14 @@ from typing import Annotated, get_args
 
 import typer
 
+from convexrecon.cli_data import Units
 from convexrecon.cli_options import AsJson, Device, Quiet, device_named, one_of
 from convexrecon.errors import InputError
 
 
 def explain(
     run: Annotated[Path, typer.Argument(help="Run folder of a trained model.")],
-    file: Annotated[Path, typer.Argument(help="Cartesian scan of any format, or a prepared volume.")],
+    file: Annotated[Path, typer.Argument(help="Scan of any format, or a prepared volume.")],
     slice_: Annotated[int, typer.Option("--slice", help="Slice, frame or plane, from 0.")],
     pixel: Annotated[str, typer.Option(help="Y,X in the reconstructed image, from 0: 40,52.")],
     out: Annotated[Path, typer.Option(help="HTML page.")] = Path("pixel.html"),
@@ -20,11 +21,13 @@ def explain(
     layout: Annotated[
         str | None, typer.Option(help="slices, volume or cine; what the file says by default.", show_default=False)
     ] = None,
+    units: Units = None,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """What a network does at one pixel: gates, filters, contributions, what it depends on; a page to click on."""
+    from convexrecon.data.ismrmrd_samples import Units as KnownUnits
     from convexrecon.data.prepared_files import Layout
     from convexrecon.report.pixel_page import explain_pixel
 
@@ -38,6 +41,7 @@ def explain(
         pixel=pixel_named(pixel),
         grid=grid,
         layout=known,
+        units=None if units is None else one_of("units", units, get_args(KnownUnits)),
         device=device_named(device),
         progress=not (quiet or as_json),
     )

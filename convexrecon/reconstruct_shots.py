@@ -1,7 +1,7 @@
 """A scan along a trajectory reconstructed by a trained network."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from convexrecon.cascade import Cascade
 from convexrecon.data.field_of_view import border_share, warn_of_border
 from convexrecon.data.ismrmrd_samples import Units
 from convexrecon.data.prepared_shots import undersample_shots
+from convexrecon.data.sample_batch import Batch
 from convexrecon.data.shared_trajectories import Trajectory
 from convexrecon.data.shot_preparation import ShotScan, all_shots_image, read_shots, shot_maps
 from convexrecon.data.slice_preparation import PreparationSettings
@@ -79,11 +80,7 @@ def reconstruct_shots(
         InputError: a scan that cannot be read, a network of another number of axes, or a centre of k-space that is not
             sampled densely enough to estimate coil sensitivities.
     """
-    scan = read_shots(path, units, field_of_view)
-    if len(scan.shape) != axes:
-        raise InputError(
-            f"{path}: k-space in {len(scan.shape)}-D, the network is of {axes}-D images; expected the same"
-        )
+    scan = _scan_of(path, axes, units, field_of_view)
     first = scan.trajectory(0)
     share = scan.share
     retrospective = share >= FULL_SHARE if undersample is None else undersample
@@ -92,11 +89,12 @@ def reconstruct_shots(
     for index in range(len(scan.samples)):
         samples = scan.samples[index].to(device)
         where = f"{path}: slice {index}"
-        image, maps, seconds = _image(cascade, samples, scan.trajectory(index), kept, field_of_view, where)
+        batch = _sample(samples, scan.trajectory(index), kept, field_of_view, where, index)
+        image, seconds = _image(cascade, batch)
         spent += seconds
         images.append(crop_centre(image, scan.recon_size).cpu().numpy())
         if retrospective:
-            reference = all_shots_image(samples, scan.trajectory(index), maps)
+            reference = all_shots_image(samples, scan.trajectory(index), batch.sense.maps[0])
             border = max(border, border_share(reference, scan.open_axes))
             references.append(crop_centre(reference, scan.recon_size).cpu().numpy())
     warn_of_border(border, field_of_view, str(path))
@@ -114,6 +112,49 @@ def reconstruct_shots(
     )
 
 
+def shot_sample(
+    axes: int,
+    path: Path,
+    settings: RunSettings,
+    index: int,
+    *,
+    units: Units | None = None,
+    field_of_view: float = 1.0,
+    device: torch.device,
+) -> tuple[Batch, Tensor | None]:
+    """One slice, or the volume, as `reconstruct_shots` gives it to a network of so many axes.
+
+    Args:
+        index: of the slice; of a volume, any plane of the scanner's image.
+
+    Returns:
+        The batch of one sample and, of what was undersampled here, the image of all shots (*N); else None.
+
+    Raises:
+        InputError: as `reconstruct_shots`; no such slice.
+    """
+    scan = _scan_of(path, axes, units, field_of_view)
+    count = scan.recon_size[0] if axes == 3 else len(scan.samples)
+    if not 0 <= index < count:
+        raise InputError(f"{path}: no slice {index}; expected 0 to {count - 1}")
+    place = 0 if axes == 3 else index
+    retrospective = scan.share >= FULL_SHARE
+    kept = _kept(scan, path, settings, retrospective=retrospective)
+    samples, trajectory = scan.samples[place].to(device), scan.trajectory(place)
+    batch = _sample(samples, trajectory, kept, field_of_view, f"{path}: slice {place}", place)
+    batch = replace(batch, recon_size=scan.recon_size, volume=(path.stem,))
+    return batch, all_shots_image(samples, trajectory, batch.sense.maps[0]) if retrospective else None
+
+
+def _scan_of(path: Path, axes: int, units: Units | None, field_of_view: float) -> ShotScan:
+    scan = read_shots(path, units, field_of_view)
+    if len(scan.shape) != axes:
+        raise InputError(
+            f"{path}: k-space in {len(scan.shape)}-D, the network is of {axes}-D images; expected the same"
+        )
+    return scan
+
+
 def _kept(scan: ShotScan, path: Path, settings: RunSettings, *, retrospective: bool) -> Tensor:
     """The shots that every slice is reconstructed from, (n,) int64: as in training, or all."""
     coordinates = scan.trajectory(0).coordinates
@@ -126,22 +167,26 @@ def _kept(scan: ShotScan, path: Path, settings: RunSettings, *, retrospective: b
         raise InputError(f"{path}: {error}") from None
 
 
-def _image(
-    cascade: Cascade, samples: Tensor, trajectory: Trajectory, kept: Tensor, field_of_view: float, where: str
-) -> tuple[Tensor, Tensor, float]:
-    """Image (*N) and maps (C, *N) of a slice from some of its shots (C, shots, S), and seconds of the network."""
+def _sample(
+    samples: Tensor, trajectory: Trajectory, kept: Tensor, field_of_view: float, where: str, index: int
+) -> Batch:
+    """A slice of which some shots are kept, of (C, shots, S), and the sensitivity maps that these give."""
     settings = PreparationSettings(field_of_view=field_of_view)
     try:
         maps = shot_maps(samples[:, kept.to(samples.device)], trajectory.kept(kept), settings)
-        batch = undersample_shots(samples, trajectory, maps, kept, volume=where)
+        return undersample_shots(samples, trajectory, maps, kept, volume=where, slice_index=index)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _image(cascade: Cascade, batch: Batch) -> tuple[Tensor, float]:
+    """Image (*N) of a sample, in the scanner's units, and seconds of the network."""
     started = time.perf_counter()
     with torch.no_grad():
         image = cascade(batch.sense, batch.kspace)[0] * batch.scale[0]
     if image.device.type == "cuda":
         torch.cuda.synchronize(image.device)
-    return image, maps, time.perf_counter() - started
+    return image, time.perf_counter() - started
 
 
 def _scores(

@@ -9,11 +9,15 @@ from torch import Tensor
 
 from convexrecon.cascade import image_axes
 from convexrecon.data.dataset import Batch, PreparedSlices
+from convexrecon.data.ismrmrd_acquisitions import encoding_of, open_acquisitions
+from convexrecon.data.ismrmrd_samples import Units
+from convexrecon.data.ismrmrd_scan import voxel_of
 from convexrecon.data.preparation import layout_of
 from convexrecon.data.prepared_files import PREPARED_FORMAT, Layout
 from convexrecon.data.scans import find_scans, open_scan
 from convexrecon.data.shot_preparation import has_trajectory
 from convexrecon.errors import InputError
+from convexrecon.reconstruct_shots import shot_sample
 from convexrecon.reconstruct_slices import slice_sampling, undersampled_slice
 from convexrecon.reconstruct_whole import whole_sample
 from convexrecon.training.config import RunSettings
@@ -27,6 +31,7 @@ def sample_of_file(
     index: int,
     *,
     layout: Layout | None = None,
+    units: Units | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Batch, Tensor | None]:
     """What a run's network reconstructs one slice from or, if it has three axes, the whole volume or series.
@@ -36,9 +41,10 @@ def sample_of_file(
 
     Args:
         run: run folder.
-        file: Cartesian scan of any format of `data.scans`, or a prepared volume, along trajectories too.
+        file: scan of any format of `data.scans`, an ISMRMRD one along trajectories, or a prepared volume of either.
         index: of the slice; of a volume or a series, any that it has.
-        layout: what a scan's slices are, as of `reconstruct_file`.
+        layout: what a Cartesian scan's slices are, as of `reconstruct_file`.
+        units: of a trajectory that does not tell.
         device: where to compute.
 
     Returns:
@@ -51,7 +57,10 @@ def sample_of_file(
     settings, axes = folder.settings(), image_axes(load_cascade(folder.weights)[0])
     if is_prepared(file):
         return _of_prepared(Path(file), index, settings, axes, place)
-    path = _one_cartesian_scan(file)
+    path = _one_scan(file)
+    if has_trajectory(path):
+        room = folder.field_of_view
+        return _with_target(*shot_sample(axes, path, settings, index, units=units, field_of_view=room, device=place))
     info = open_scan(path)
     _check_slice(path, index, info.shape[0])
     known = layout_of(info, layout)
@@ -66,21 +75,27 @@ def sample_of_file(
         else:
             sampling = slice_sampling(info, read, known, settings)
             batch, reference = undersampled_slice(info, read, index, sampling, place)
-    if reference is None:
-        return batch, None
-    scaled = reference.to(place) / batch.scale[0]
-    return replace(batch, target=scaled.unsqueeze(0)), scaled
+    return _with_target(batch, reference)
 
 
-def pixel_size(file: Path | str) -> tuple[float, float] | None:
+def pixel_size(file: Path | str, *, volumetric: bool = False) -> tuple[float, float] | None:
     """Size of a pixel of a scan's images along y and x, mm; None where the file does not say, as prepared ones do not.
+
+    Args:
+        file: scan or prepared volume.
+        volumetric: whether the images of a scan along trajectories are a volume.
 
     Raises:
         InputError: a scan that cannot be read.
     """
     if is_prepared(file):
         return None
-    voxel = open_scan(_one_cartesian_scan(file)).voxel_mm
+    path = _one_scan(file)
+    if has_trajectory(path):
+        with open_acquisitions(path) as raw:
+            voxel = voxel_of(encoding_of(raw), volumetric=volumetric)
+    else:
+        voxel = open_scan(path).voxel_mm
     return None if voxel is None else (voxel[1], voxel[2])
 
 
@@ -93,12 +108,17 @@ def is_prepared(file: Path | str) -> bool:
         return False  # whoever reads it as a scan says what is wrong with it
 
 
-def _one_cartesian_scan(file: Path | str) -> Path:
+def _with_target(batch: Batch, reference: Tensor | None) -> tuple[Batch, Tensor | None]:
+    if reference is None:
+        return batch, None
+    scaled = reference.to(batch.scale.device) / batch.scale[0]
+    return replace(batch, target=scaled.unsqueeze(0)), scaled
+
+
+def _one_scan(file: Path | str) -> Path:
     scans = find_scans(file)
     if Path(file).is_dir():
         raise InputError(f"{file}: is a folder; expected one scan, such as {scans[0].name} in it")
-    if has_trajectory(scans[0]):
-        raise InputError(f"{scans[0]}: is a scan along a trajectory; expected it prepared (`convexrecon prepare`)")
     return scans[0]
 
 
@@ -113,7 +133,7 @@ def _of_prepared(
         batch = slices.load(index).to(device)
     else:
         batch = slices.load(0).to(device)
-        _check_slice(path, index, batch.target.shape[1])
+        _check_slice(path, index, batch.recon_size[0] if len(batch.recon_size) == 3 else batch.target.shape[1])
     return batch, batch.target[0]
 
 

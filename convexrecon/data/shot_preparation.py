@@ -59,8 +59,11 @@ class ShotScan:
 
     @property
     def open_axes(self) -> tuple[int, ...]:
-        """Axes of the image along which signal from beyond leaves streaks: not along a stack, where it folds."""
-        return tuple(axis for axis, whole in enumerate(on_whole_cycles(self.planned)) if not whole)
+        """The two axes of the image that objects should end along: signal from beyond leaves streaks there.
+
+        Not a stack's third, where it folds; nor of three others the first, z, along which bodies go on.
+        """
+        return tuple(axis for axis, whole in enumerate(on_whole_cycles(self.planned)) if not whole)[-2:]
 
     def trajectory(self, index: int) -> Trajectory:
         """That of a slice."""

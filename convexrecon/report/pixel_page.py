@@ -6,9 +6,12 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from convexrecon.data.ismrmrd_samples import Units
 from convexrecon.data.prepared_files import Layout
+from convexrecon.data.sample_batch import Batch
 from convexrecon.errors import InputError
 from convexrecon.interpret.explanation import Explainer, PixelExplanation, explainer
+from convexrecon.physics.fourier import crop_start
 from convexrecon.report.explain_page import as_slices, write_explanation
 from convexrecon.scan_sample import pixel_size, sample_of_file
 from convexrecon.training.run_folder import RunFolder
@@ -65,6 +68,7 @@ def explain_pixel(
     pixel: tuple[int, int],
     grid: int = 100,
     layout: Layout | None = None,
+    units: Units | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> PixelPage:
@@ -77,7 +81,8 @@ def explain_pixel(
         slice_index: slice, frame or plane.
         pixel: (y, x) in the images that `reconstruct_file` writes.
         grid: most other pixels; fewer where the page would be larger than some 8 MB.
-        layout: what a scan's slices are; what it says itself if None.
+        layout: what a Cartesian scan's slices are; what it says itself if None.
+        units: of a trajectory that does not tell.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -87,7 +92,7 @@ def explain_pixel(
     if grid < 0:
         raise InputError(f"grid: expected a number of pixels, 0 for none but the one asked for, found {grid}")
     folder, place = RunFolder(Path(run)), torch.device(device)
-    batch, reference = sample_of_file(run, file, slice_index, layout=layout, device=place)
+    batch, reference = sample_of_file(run, file, slice_index, layout=layout, units=units, device=place)
     cascade = load_cascade(folder.weights)[0].to(place)
     size = batch.target.shape[-2:]
     crop = as_slices(size, batch.recon_size[-2:])
@@ -97,7 +102,8 @@ def explain_pixel(
             f"pixel: expected y,x of 0 to {shown[0] - 1}, 0 to {shown[1] - 1} in {Path(file).name}, "
             f"found {pixel[0]},{pixel[1]}"
         )
-    plane = (slice_index,) if batch.target.ndim == 4 else ()
+    whole = batch.target.ndim == 4
+    plane = (slice_index + _planes_before(batch),) if whole else ()
     asked = explainer(cascade, batch.sense, batch.kspace, reference=reference)
     wanted = (*plane, pixel[0] + crop[0].start, pixel[1] + crop[1].start)
     first = asked.explain(wanted)
@@ -111,9 +117,16 @@ def explain_pixel(
         title=f"What {folder.path.resolve().name} does at a pixel",
         subtitle=f"{Path(file).name}, slice {slice_index}",
         crop=crop,
-        spacing=pixel_size(file),
+        spacing=pixel_size(file, volumetric=whole),
     )
     return PixelPage(Path(out), pixel, slice_index, first, len(found), _error(asked, first))
+
+
+def _planes_before(batch: Batch) -> int:
+    """Planes of a computed volume before the first one of the scanner's."""
+    have = batch.target.shape[1]
+    kept = batch.recon_size[0] if len(batch.recon_size) == 3 else have
+    return crop_start(have, min(have, kept))
 
 
 def _affordable(found: PixelExplanation, grid: int) -> int:

@@ -153,7 +153,10 @@ def test_a_volume_with_room_is_cropped_along_all_axes(tmp_path: Path, stack: boo
     scan = read_shots(path, field_of_view=1.5)
     assert scan.shape == ((8, 24, 18) if stack else (12, 24, 18))
     assert scan.recon_size == size
-    assert scan.open_axes == ((1, 2) if stack else (0, 1, 2))
+    assert scan.open_axes == (1, 2)
+    moved = trajectory[..., [2, 1, 0]] if stack else trajectory
+    write_samples(path, samples.numpy(), moved, size[::-1] if stack else size)
+    assert read_shots(path).open_axes == ((0, 1) if stack else (1, 2))
     kept = torch.arange(0, trajectory.shape[0], 2)
     batch = undersample_shots(
         scan.samples[0], scan.trajectory(0), torch.ones(2, *scan.shape, dtype=torch.complex64), kept,
