@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from convexrecon.cli_options import AsJson, Device, Quiet, Seed, device_named, one_of, patch_size
+from convexrecon.cli_options import AsJson, Device, Quiet, Seed, counters_named, device_named, one_of, patch_size
 from convexrecon.errors import InputError
 
 Layouts = Annotated[
@@ -28,6 +28,13 @@ Units = Annotated[
     str | None,
     typer.Option(
         help="Of ISMRMRD trajectories that do not tell: cycles/fov, cycles/recon_fov, cycles/pixel, rad/pixel or 1/m.",
+        show_default=False,
+    ),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Of ISMRMRD files: the value of a counter to take, contrast=0 or slice=2; several times for several.",
         show_default=False,
     ),
 ]
@@ -125,6 +132,7 @@ def prepare(
     readout: Readout = None,
     units: Units = None,
     field_of_view: FieldOfView = None,
+    select: Select = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -147,6 +155,7 @@ def prepare(
         layout=None if layout is None else one_of("layout", layout, get_args(Layout)),
         readout=None if readout is None else one_of("readout", readout, get_args(Axis)),
         units=None if units is None else one_of("units", units, get_args(KnownUnits)),
+        select=counters_named(select),
         device=device_named(device),
         progress=not quiet,
     )
@@ -174,6 +183,7 @@ def reconstruct(
     ] = None,
     units: Units = None,
     field_of_view: FieldOfView = None,
+    select: Select = None,
     keep_complex: Annotated[bool, typer.Option("--complex", help="Complex images in NIfTI, not magnitudes.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -198,6 +208,7 @@ def reconstruct(
         units=None if units is None else one_of("units", units, get_args(KnownUnits)),
         undersample_it=undersample,
         field_of_view=field_of_view,
+        select=counters_named(select),
         keep_complex=keep_complex,
         device=device_named(device),
         progress=not (quiet or as_json),

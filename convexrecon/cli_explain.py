@@ -6,8 +6,8 @@ from typing import Annotated, get_args
 
 import typer
 
-from convexrecon.cli_data import Units
-from convexrecon.cli_options import AsJson, Device, Quiet, device_named, one_of
+from convexrecon.cli_data import Select, Units
+from convexrecon.cli_options import AsJson, Device, Quiet, counters_named, device_named, one_of
 from convexrecon.errors import InputError
 
 
@@ -22,6 +22,7 @@ def explain(
         str | None, typer.Option(help="slices, volume or cine; what the file says by default.", show_default=False)
     ] = None,
     units: Units = None,
+    select: Select = None,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -42,6 +43,7 @@ def explain(
         grid=grid,
         layout=known,
         units=None if units is None else one_of("units", units, get_args(KnownUnits)),
+        select=counters_named(select),
         device=device_named(device),
         progress=not (quiet or as_json),
     )

@@ -45,6 +45,21 @@ def patch_size(text: str) -> tuple[int, ...] | int | None:
     return sizes[0] if len(sizes) == 1 else sizes
 
 
+def counters_named(texts: list[str] | None) -> dict[str, int]:
+    """The counters of `--select`, each "contrast=0".
+
+    Raises:
+        InputError: anything else, or a counter twice.
+    """
+    found: dict[str, int] = {}
+    for text in texts or []:
+        name, _, value = text.partition("=")
+        if not value.isdigit() or name in found:
+            raise InputError(f"--select: expected a counter and its value, once each, as in contrast=0, found {text!r}")
+        found[name] = int(value)
+    return found
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
     """The value of an option `--name` if it is one of the choices.
 

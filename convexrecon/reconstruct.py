@@ -1,5 +1,6 @@
 """A scanner file and a trained run to images, in the scanner's units."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -76,6 +77,7 @@ def reconstruct_file(
     undersample_it: bool | None = None,
     units: Units | None = None,
     field_of_view: float | None = None,
+    select: Mapping[str, int] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Reconstruction:
@@ -105,6 +107,7 @@ def reconstruct_file(
         units: of a file with trajectories, see `data.ismrmrd_samples`; None where they can be told.
         field_of_view: of a file with trajectories, by how much images are larger than planned while they are computed,
             see `data.field_of_view`; None for that of the data the run was trained on.
+        select: of an ISMRMRD file, which value of counters to take, as of `preparation.prepare`.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -127,7 +130,7 @@ def reconstruct_file(
             if value is not None:
                 raise InputError(f"{path}: {name} {value!r} asked for of a scan along a trajectory; expected none")
         found = reconstruct_shots(
-            cascade, axes, path, folder.settings(), undersample=undersample_it, units=units,
+            cascade, axes, path, folder.settings(), undersample=undersample_it, units=units, select=select,
             field_of_view=folder.field_of_view if field_of_view is None else field_of_view, device=target,
         )  # fmt: skip
         return _write_shots(found, path, folder, Path(out), volume=axes == 3, keep_complex=keep_complex)
@@ -135,7 +138,7 @@ def reconstruct_file(
         raise InputError(
             f"{path}: is on the grid; expected undersample, units and field_of_view for scans along a trajectory alone"
         )
-    info = open_scan(path, readout)
+    info = open_scan(path, readout, select)
     known = _known_layout(info, layout, axes, folder)
     return _write_slices(cascade, axes, info, known, folder, Path(out), target, keep_complex=keep_complex, bar=progress)
 

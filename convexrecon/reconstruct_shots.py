@@ -1,6 +1,7 @@
 """A scan along a trajectory reconstructed by a trained network."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def reconstruct_shots(
     undersample: bool | None,
     units: Units | None,
     field_of_view: float,
+    select: Mapping[str, int] | None = None,
     device: torch.device,
 ) -> ShotImages:
     """Reconstruct all slices, or the volume, of an ISMRMRD file with trajectories.
@@ -74,13 +76,14 @@ def reconstruct_shots(
         undersample: whether it is; None for where the trajectory covers at least 0.9 of k-space.
         units: of the file's coordinates; None where they can be told.
         field_of_view: of the images while they are computed, in fields of view of the scan.
+        select: which value of the file's counters to take.
         device: where to compute.
 
     Raises:
         InputError: a scan that cannot be read, a network of another number of axes, or a centre of k-space that is not
             sampled densely enough to estimate coil sensitivities.
     """
-    scan = _scan_of(path, axes, units, field_of_view)
+    scan = _scan_of(path, axes, units, field_of_view, select)
     first = scan.trajectory(0)
     share = scan.share
     retrospective = share >= FULL_SHARE if undersample is None else undersample
@@ -120,6 +123,7 @@ def shot_sample(
     *,
     units: Units | None = None,
     field_of_view: float = 1.0,
+    select: Mapping[str, int] | None = None,
     device: torch.device,
 ) -> tuple[Batch, Tensor | None]:
     """One slice, or the volume, as `reconstruct_shots` gives it to a network of so many axes.
@@ -133,7 +137,7 @@ def shot_sample(
     Raises:
         InputError: as `reconstruct_shots`; no such slice.
     """
-    scan = _scan_of(path, axes, units, field_of_view)
+    scan = _scan_of(path, axes, units, field_of_view, select)
     count = scan.recon_size[0] if axes == 3 else len(scan.samples)
     if not 0 <= index < count:
         raise InputError(f"{path}: no slice {index}; expected 0 to {count - 1}")
@@ -146,8 +150,10 @@ def shot_sample(
     return batch, all_shots_image(samples, trajectory, batch.sense.maps[0]) if retrospective else None
 
 
-def _scan_of(path: Path, axes: int, units: Units | None, field_of_view: float) -> ShotScan:
-    scan = read_shots(path, units, field_of_view)
+def _scan_of(
+    path: Path, axes: int, units: Units | None, field_of_view: float, select: Mapping[str, int] | None
+) -> ShotScan:
+    scan = read_shots(path, units, field_of_view, select)
     if len(scan.shape) != axes:
         raise InputError(
             f"{path}: k-space in {len(scan.shape)}-D, the network is of {axes}-D images; expected the same"

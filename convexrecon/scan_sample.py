@@ -1,5 +1,6 @@
 """One sample of a file as a trained network sees it: a slice or all of a scan, or a sample of a prepared volume."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def sample_of_file(
     *,
     layout: Layout | None = None,
     units: Units | None = None,
+    select: Mapping[str, int] | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Batch, Tensor | None]:
     """What a run's network reconstructs one slice from or, if it has three axes, the whole volume or series.
@@ -45,6 +47,7 @@ def sample_of_file(
         index: of the slice; of a volume or a series, any that it has.
         layout: what a Cartesian scan's slices are, as of `reconstruct_file`.
         units: of a trajectory that does not tell.
+        select: of an ISMRMRD scan, which value of counters to take, as of `reconstruct_file`.
         device: where to compute.
 
     Returns:
@@ -59,9 +62,11 @@ def sample_of_file(
         return _of_prepared(Path(file), index, settings, axes, place)
     path = _one_scan(file)
     if has_trajectory(path):
-        room = folder.field_of_view
-        return _with_target(*shot_sample(axes, path, settings, index, units=units, field_of_view=room, device=place))
-    info = open_scan(path)
+        found = shot_sample(
+            axes, path, settings, index, units=units, field_of_view=folder.field_of_view, select=select, device=place
+        )
+        return _with_target(*found)
+    info = open_scan(path, select=select)
     _check_slice(path, index, info.shape[0])
     known = layout_of(info, layout)
     if axes == 3 and known == "slices":
@@ -78,12 +83,15 @@ def sample_of_file(
     return _with_target(batch, reference)
 
 
-def pixel_size(file: Path | str, *, volumetric: bool = False) -> tuple[float, float] | None:
+def pixel_size(
+    file: Path | str, *, volumetric: bool = False, select: Mapping[str, int] | None = None
+) -> tuple[float, float] | None:
     """Size of a pixel of a scan's images along y and x, mm; None where the file does not say, as prepared ones do not.
 
     Args:
         file: scan or prepared volume.
         volumetric: whether the images of a scan along trajectories are a volume.
+        select: which value of the counters of a scan to take.
 
     Raises:
         InputError: a scan that cannot be read.
@@ -92,10 +100,10 @@ def pixel_size(file: Path | str, *, volumetric: bool = False) -> tuple[float, fl
         return None
     path = _one_scan(file)
     if has_trajectory(path):
-        with open_acquisitions(path) as raw:
+        with open_acquisitions(path, select=select) as raw:
             voxel = voxel_of(encoding_of(raw), volumetric=volumetric)
     else:
-        voxel = open_scan(path).voxel_mm
+        voxel = open_scan(path, select=select).voxel_mm
     return None if voxel is None else (voxel[1], voxel[2])
 
 

@@ -63,6 +63,14 @@ def test_it_can_be_told_to_take_all_shots(run: Path, shot_scans: Path, tmp_path:
     assert result.acceleration == 1
 
 
+def test_one_slice_is_selected(run: Path, shot_scans: Path, tmp_path: Path) -> None:
+    reconstruct_file(run, shot_scans / "head_001.h5", tmp_path / "all.h5", progress=False)
+    reconstruct_file(run, shot_scans / "head_001.h5", tmp_path / "one.h5", select={"slice": 1}, progress=False)
+    with h5py.File(tmp_path / "all.h5") as both, h5py.File(tmp_path / "one.h5") as one:
+        expected = both["reconstruction"][1:]
+        np.testing.assert_allclose(one["reconstruction"], expected, atol=1e-5 * expected.max())
+
+
 def test_what_does_not_fit_is_refused(run: Path, shot_scans: Path, scans: Path, tmp_path: Path) -> None:
     scan = shot_scans / "head_000.h5"
     with pytest.raises(InputError, match="is the scan itself"):

@@ -143,7 +143,7 @@ def refuse_several(raw: RawAcquisitions, *counters: str) -> None:
         if len(values) > 1:
             raise InputError(
                 f"{raw.path}: {counter} has values {values.tolist()[:8]}; expected one: select={{{counter!r}: "
-                f"{int(values[0])}}} takes the first"
+                f"{int(values[0])}}}, on the command line --select {counter}={int(values[0])}, takes the first"
             )
 
 

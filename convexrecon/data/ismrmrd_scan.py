@@ -4,7 +4,7 @@ Lines are in the order of their measurement, so that a slice is all over the fil
 array on disk. Of a three-dimensional scan the readout, the header's x, is z here; its y and z are y and x.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +37,7 @@ class _Plan:
     partitions: bool
 
 
-def open_ismrmrd_scan(path: PathLike, readout: Axis | None = None) -> Scan:
+def open_ismrmrd_scan(path: PathLike, readout: Axis | None = None, select: Mapping[str, int] | None = None) -> Scan:
     """Read the heads of a Cartesian scan and decide what its slices are.
 
     Two-dimensional encoding gives slices (y, x) = (readout, phase encode), or, of one slice with several phases or
@@ -48,13 +48,14 @@ def open_ismrmrd_scan(path: PathLike, readout: Axis | None = None) -> Scan:
     Args:
         path: the .h5 or .mrd file.
         readout: stated for other formats; here the header says it.
+        select: which value of counters to take, as of `ismrmrd.read_cartesian`; `selection` is it in an attribute.
 
     Raises:
         InputError: as `ismrmrd.read_cartesian`; a readout other than z; several slices of several frames; several
             slabs, or frames, of a three-dimensional scan.
     """
     path = Path(path)
-    with open_acquisitions(path) as raw:
+    with open_acquisitions(path, select=select) as raw:
         encoding = encoding_of(raw)
         plan = _plan(raw, encoding)
     if readout not in (None, "z"):
@@ -63,6 +64,8 @@ def open_ismrmrd_scan(path: PathLike, readout: Axis | None = None) -> Scan:
         )
     matrix = encoding.recon[1:] if plan.volumetric else encoding.recon[:2]
     attributes: dict[str, Attribute] = {"layout": "cine"} if plan.places.grid[1] > 1 else {}
+    if select:
+        attributes["select"] = selection(select)
     return Scan(
         path=path,
         volume=path.stem,
@@ -71,7 +74,7 @@ def open_ismrmrd_scan(path: PathLike, readout: Axis | None = None) -> Scan:
         mask=None,
         attributes=attributes,
         header=raw.header,
-        samples=partial(_sorted, path, plan),
+        samples=partial(_sorted, path, plan, select),
         volumetric=plan.volumetric,
         voxel_mm=voxel_of(encoding, volumetric=plan.volumetric),
     )
@@ -91,8 +94,8 @@ def _plan(raw: RawAcquisitions, encoding: Encoding) -> _Plan:
         )
     if slices > 1 and frames > 1:
         raise InputError(
-            f"{raw.path}: {slices} slices of {frames} frames; expected several of one alone: slices, or the frames of "
-            "a series"
+            f"{raw.path}: {slices} slices of {frames} frames; expected several of one alone: select={{'slice': 0}}, on "
+            "the command line --select slice=0, takes the frames of the first slice"
         )
     if partitions:
         return _Plan(placed, (placed.kept, placed.coils, first, slices), True, True)
@@ -109,11 +112,20 @@ def voxel_of(encoding: Encoding, *, volumetric: bool) -> tuple[float, float, flo
     return (x, y, z) if volumetric else (z, x, y)
 
 
+def selection(select: Mapping[str, int] | None) -> str:
+    """Counters and their values as text: `contrast=0,slice=2`.
+
+    >>> selection({"slice": 2, "contrast": 0})
+    'contrast=0,slice=2'
+    """
+    return ",".join(f"{name}={value}" for name, value in sorted((select or {}).items()))
+
+
 @contextmanager
-def _sorted(path: Path, plan: _Plan) -> Iterator[ReadSlice]:
+def _sorted(path: Path, plan: _Plan, select: Mapping[str, int] | None) -> Iterator[ReadSlice]:
     """Slices of the lines of a file, sorted and, of a three-dimensional scan, transformed."""
     with scratch_array(plan.shape, str(path)) as slices:
-        with open_acquisitions(path) as raw:
+        with open_acquisitions(path, select=select) as raw:
             if len(raw.rows) != len(plan.places.where):
                 raise InputError(f"{path}: has changed since it was opened")
             _sort(raw, plan, slices)

@@ -1,6 +1,6 @@
 """Scanner files to prepared volumes: coil sensitivities once, SENSE targets, readout cropped, all cached."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,7 @@ def prepare(
     layout: Layout | None = None,
     readout: Axis | None = None,
     units: Units | None = None,
+    select: Mapping[str, int] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> PreparationReport:
@@ -82,6 +83,8 @@ def prepare(
         readout: of scans in three dimensions, see `scans.open_scan`.
         units: of coordinates of ISMRMRD files with trajectories, which `shot_preparation` prepares; None where they can
             be told.
+        select: of ISMRMRD files, which value of counters to take: ``{"contrast": 0, "slice": 2}``. One of several
+            values that has no place in k-space, and one of slice and frame, must be.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -105,13 +108,13 @@ def prepare(
             f"{on_grid[0]}: field_of_view {settings.field_of_view:g} asked for of a scan on the grid, where signal "
             "from beyond folds; expected 1, or scans along trajectories alone"
         )
-    infos = [open_scan(scan, readout) for scan in on_grid]
+    infos = [open_scan(scan, readout, select) for scan in on_grid]
     layouts = {info.volume: layout_of(info, layout) for info in infos}
     states = {
         info.volume: _state(folder / f"{info.volume}.h5", _stamp(info, settings, layouts[info.volume]))
         for info in infos
     }
-    stamps = {scan: shots_stamp(scan, PREPARED_FORMAT, settings, units) for scan in along_shots}
+    stamps = {scan: shots_stamp(scan, PREPARED_FORMAT, settings, units, select) for scan in along_shots}
     states |= {scan.stem: _state(folder / f"{scan.stem}.h5", stamps[scan]) for scan in along_shots}
     shots = [scan for scan in along_shots if states[scan.stem] != "current"]
     todo = [info for info in infos if states[info.volume] != "current"]
@@ -122,7 +125,9 @@ def prepare(
             _prepare_volume(info, path, settings, layouts[info.volume], torch.device(device), bar)
         for scan in shots:
             out_file = folder / f"{scan.stem}.h5"
-            prepare_shots(scan, out_file, stamps[scan], settings, units=units, device=torch.device(device))
+            prepare_shots(
+                scan, out_file, stamps[scan], settings, units=units, select=select, device=torch.device(device)
+            )
             bar.update()
     return PreparationReport(
         prepared=(*(info.volume for info in todo), *(scan.stem for scan in shots)),
@@ -229,6 +234,7 @@ def _stamp(info: Scan, settings: PreparationSettings, layout: Layout) -> dict[st
         "source_time": status.st_mtime_ns,
         "recon_size": list(info.recon_size),
         "layout": layout,
+        "select": info.attributes.get("select", ""),
         **({"readout": info.attributes.get("readout", "z")} if info.volumetric else {}),
     }
 
@@ -243,6 +249,6 @@ def _state(path: Path, wanted: dict[str, Any]) -> Literal["missing", "current", 
             "made by `convexrecon prepare`. Nothing was overwritten"
         )
     with h5py.File(path, "r") as file:
-        have = {"layout": "slices", **file.attrs}
+        have = {"layout": "slices", "select": "", **file.attrs}
     same = all(name in have and np.array_equal(have[name], value) for name, value in wanted.items())
     return "current" if same else "outdated"

@@ -1,5 +1,6 @@
 """Scans by their files: fastMRI and ISMRMRD HDF5, and BART's pairs. The one place that knows all formats."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ import h5py
 from convexrecon.data.bart_scan import open_bart_scan
 from convexrecon.data.fastmri import PathLike, read_scan_info
 from convexrecon.data.fastmri_volume import as_volume
-from convexrecon.data.ismrmrd_scan import open_ismrmrd_scan
+from convexrecon.data.ismrmrd_scan import open_ismrmrd_scan, selection
 from convexrecon.data.scan import Axis, Scan
 from convexrecon.errors import InputError
 
@@ -73,20 +74,25 @@ def scan_format(path: PathLike) -> Format:
         ) from error
 
 
-def open_scan(path: PathLike, readout: Axis | None = None) -> Scan:
+def open_scan(path: PathLike, readout: Axis | None = None, select: Mapping[str, int] | None = None) -> Scan:
     """All of a scan but its k-space, which is read when it is asked for.
 
     Args:
         path: one of `find_scans`.
         readout: the axis, z, y or x, along which three-dimensional k-space is fully sampled, where the file says
             nothing of it; of a fastMRI-style file that k-space is three-dimensional at all.
+        select: of an ISMRMRD file, which value of its counters to take, ``{"contrast": 0}``.
 
     Raises:
-        InputError: a file that is damaged, incomplete or not Cartesian; a readout that does not suit it.
+        InputError: a file that is damaged, incomplete or not Cartesian; a readout that does not suit it;
+            counters of a file that has none, or that hold no such value.
     """
-    match scan_format(path):
+    form = scan_format(path)
+    if select and form != "ismrmrd":
+        raise InputError(f"{path}: select {selection(select)} asked for; expected none: only ISMRMRD files count")
+    match form:
         case "ismrmrd":
-            return open_ismrmrd_scan(path, readout)
+            return open_ismrmrd_scan(path, readout, select)
         case "bart":
             return open_bart_scan(path, readout)
         case "fastmri":

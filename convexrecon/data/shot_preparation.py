@@ -1,6 +1,6 @@
 """ISMRMRD scans along trajectories to prepared files: maps from the centre, targets from all shots, all cached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from convexrecon.data.atomic_hdf5 import atomic_hdf5
 from convexrecon.data.field_of_view import border_share, check_field_of_view, on_whole_cycles, warn_of_border, widened
 from convexrecon.data.ismrmrd_acquisitions import encoding_of, open_acquisitions
 from convexrecon.data.ismrmrd_samples import NonCartesianScan, Units, read_samples
+from convexrecon.data.ismrmrd_scan import selection
 from convexrecon.data.prepared_shots import ShotLayout
 from convexrecon.data.shared_trajectories import Trajectory, fourier_of, trajectory_of
 from convexrecon.data.slice_preparation import LEAST_CALIBRATION, PreparationSettings
@@ -88,19 +89,22 @@ def has_trajectory(path: Path) -> bool:
         return not cartesian or int(raw.heads["trajectory_dimensions"].max()) >= 2
 
 
-def read_shots(path: Path, units: Units | None = None, field_of_view: float = 1.0) -> ShotScan:
+def read_shots(
+    path: Path, units: Units | None = None, field_of_view: float = 1.0, select: Mapping[str, int] | None = None
+) -> ShotScan:
     """Read a scan and take the origin of its images to index 0: the border where that happens.
 
     Args:
         path: the ISMRMRD file.
         units: of its coordinates; None where they can be told.
         field_of_view: of the images, in fields of view of the scan; see `field_of_view.widened`.
+        select: which value of counters to take, as of `ismrmrd.read_cartesian`.
 
     Raises:
         InputError: what `ismrmrd_samples.read_samples` refuses; a field of view below 1.
     """
     check_field_of_view(field_of_view)
-    scan = read_samples(path, units=units)
+    scan = read_samples(path, units=units, select=select)
     planned, recon_size = _sizes(scan)
     coordinates, shape = widened(torch.from_numpy(scan.coordinates), planned, field_of_view)
     each = coordinates if coordinates.ndim == 4 else coordinates.unsqueeze(0)
@@ -123,6 +127,7 @@ def prepare_shots(
     settings: PreparationSettings,
     *,
     units: Units | None = None,
+    select: Mapping[str, int] | None = None,
     device: torch.device,
     done: Callable[[], object] = lambda: None,
 ) -> None:
@@ -136,13 +141,14 @@ def prepare_shots(
         stamp: attributes of the file, see `shots_stamp`.
         settings: how sensitivities are estimated, and how far images reach.
         units: of the file's coordinates; None where they can be told.
+        select: which value of counters to take.
         device: where to compute.
         done: called after every slice.
 
     Raises:
         InputError: a scan that cannot be read, NaN, coordinates in other units, or a slice without signal.
     """
-    scan = read_shots(path, units, settings.field_of_view)
+    scan = read_shots(path, units, settings.field_of_view, select)
     count, coils, shots, length = scan.samples.shape
     sizes: dict[str, tuple[int, ...]] = {
         "samples": (count, coils, shots, length),
@@ -217,13 +223,20 @@ def all_shots_image(samples: Tensor, trajectory: Trajectory, maps: Tensor) -> Te
     return (maps.abs().amax(0) > 0) * ifft(region * fft(image, axes), axes)
 
 
-def shots_stamp(path: Path, form: str, settings: PreparationSettings, units: Units | None) -> dict[str, Any]:
+def shots_stamp(
+    path: Path,
+    form: str,
+    settings: PreparationSettings,
+    units: Units | None,
+    select: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """What tells whether a prepared file is of this file and these settings."""
     status = path.stat()
     return {
         "format": form,
         "settings": settings.stamp(),
         "units": units or "found",
+        "select": selection(select),
         "source": path.name,
         "source_size": status.st_size,
         "source_time": status.st_mtime_ns,

@@ -1,5 +1,6 @@
 """From a run, a scan, a slice and a pixel to the page that explains it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def explain_pixel(
     grid: int = 100,
     layout: Layout | None = None,
     units: Units | None = None,
+    select: Mapping[str, int] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> PixelPage:
@@ -83,6 +85,7 @@ def explain_pixel(
         grid: most other pixels; fewer where the page would be larger than some 8 MB.
         layout: what a Cartesian scan's slices are; what it says itself if None.
         units: of a trajectory that does not tell.
+        select: of an ISMRMRD scan, which value of counters to take.
         device: where to compute.
         progress: whether to show a bar.
 
@@ -92,7 +95,7 @@ def explain_pixel(
     if grid < 0:
         raise InputError(f"grid: expected a number of pixels, 0 for none but the one asked for, found {grid}")
     folder, place = RunFolder(Path(run)), torch.device(device)
-    batch, reference = sample_of_file(run, file, slice_index, layout=layout, units=units, device=place)
+    batch, reference = sample_of_file(run, file, slice_index, layout=layout, units=units, select=select, device=place)
     cascade = load_cascade(folder.weights)[0].to(place)
     size = batch.target.shape[-2:]
     crop = as_slices(size, batch.recon_size[-2:])
@@ -117,7 +120,7 @@ def explain_pixel(
         title=f"What {folder.path.resolve().name} does at a pixel",
         subtitle=f"{Path(file).name}, slice {slice_index}",
         crop=crop,
-        spacing=pixel_size(file, volumetric=whole),
+        spacing=pixel_size(file, volumetric=whole, select=select),
     )
     return PixelPage(Path(out), pixel, slice_index, first, len(found), _error(asked, first))
 

@@ -122,6 +122,32 @@ def test_series_are_the_same_in_every_format(tmp_path: Path, kind: str) -> None:
     assert kspace.shape[0] == found["kspace"].shape[0] == 4
 
 
+def test_one_of_several_slices_or_contrasts_is_selected(tmp_path: Path) -> None:
+    simulated(tmp_path / "scans", "cine", slices=4)
+    expected = prepared(tmp_path / "scans", tmp_path / "expected")
+    series = expected["kspace"].swapaxes(0, 1)[None]
+    source, out = tmp_path / "stack", tmp_path / "out"
+    source.mkdir()
+    write_cartesian(source / "a.mrd", np.concatenate([series[..., ::-1, :], series]), "tyx")
+    with pytest.raises(InputError, match=r"2 slices of 4 frames; .* --select slice=0,"):
+        prepare(source, out, SETTINGS, progress=False)
+    found = prepared(source, out, select={"slice": 1})
+    assert_same(found, expected)
+    assert found["select"] == "slice=1"
+    assert prepare(source, out, SETTINGS, progress=False, select={"slice": 1}).skipped == ("a",)
+    assert prepare(source, out, SETTINGS, progress=False, select={"slice": 0}).renewed == ("a",)
+    with h5py.File(source / "a.mrd", "r+") as file:
+        records = file["dataset/data"][:]
+        records["head"]["idx"]["contrast"] = records["head"]["idx"]["slice"]
+        records["head"]["idx"]["slice"] = 0
+        file["dataset/data"][:] = records
+    with pytest.raises(InputError, match=r"contrast has values \[0, 1\]; .* --select contrast=0,"):
+        prepare(source, out, SETTINGS, progress=False)
+    assert_same(prepared(source, out, select={"contrast": 1}), expected)
+    with pytest.raises(InputError, match=r"none of its .* makes an image with {'contrast': 2}"):
+        open_scan(source / "a.mrd", select={"contrast": 2})
+
+
 @pytest.mark.parametrize(("readout", "order"), [("y", (1, 0, 2)), ("x", (1, 2, 0))])
 @pytest.mark.parametrize("kind", ["fastmri", "bart"])
 def test_the_readout_may_be_any_axis(tmp_path: Path, kind: str, readout: Axis, order: tuple[int, ...]) -> None:
@@ -234,6 +260,8 @@ def test_what_cannot_be_a_cartesian_scan_is_refused(tmp_path: Path) -> None:
     samples = np.ones((1, 2, 5, 7), np.complex64)
     write_samples(tmp_path / "r.h5", samples, np.ones((5, 7, 2)), (8, 8, 1), trajectory="radial")
     assert "trajectory 'radial'; expected 'cartesian'" in refusal(tmp_path / "r.h5")
+    simulated(tmp_path / "scans", "slices", slices=1)
+    assert "only ISMRMRD files count" in refusal(find_scans(tmp_path / "scans")[0], select={"slice": 0})
     (tmp_path / "t.h5").write_text("no file of scans")
     assert "cannot be read as HDF5" in refusal(tmp_path / "t.h5")
     with h5py.File(tmp_path / "e.h5", "w") as file:
