@@ -24,8 +24,8 @@ from torch import Tensor
 
 from convexrecon.cascade import Cascade
 from convexrecon.evaluate.baselines import cg_sense
-from convexrecon.evaluate.l1_wavelet import solve_l1_wavelet
 from convexrecon.evaluate.metrics import psnr
+from convexrecon.physics.l1_wavelet import solve_l1_wavelet
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 
 # Within so many dB of where it converges an iteration has arrived.

@@ -28,9 +28,9 @@ from convexrecon.denoisers.building import new_denoiser
 from convexrecon.denoisers.patchwise import receptive_field
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import tune, zero_filled
-from convexrecon.evaluate.l1_wavelet import l1_wavelet
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.data_consistency import GradientDataConsistency
+from convexrecon.physics.l1_wavelet import l1_wavelet
 from convexrecon.report.html import Picture
 from convexrecon.report.pictures import comparison
 from convexrecon.seeding import generator

@@ -107,16 +107,37 @@ def tune(
     Raises:
         InputError: no samples, or a grid that is not one.
     """
-    if not 0 < low < high or points < 3 or len(samples) == 0:
+    if len(samples) == 0:
+        raise InputError("tune: expected samples, found 0 samples")
+    return highest(
+        lambda lam: _mean_psnr(reconstruct, samples, lam), low=low, high=high, points=points, refinements=refinements
+    )
+
+
+def highest(
+    quality: Callable[[float], float], *, low: float, high: float, points: int = 7, refinements: int = 5
+) -> Tuning:
+    """The lam of the highest quality, looked for as `tune` does, which is this of a mean PSNR.
+
+    Args:
+        quality: of a lam, in dB; asked once for each.
+        low: smallest lam of the grid, positive.
+        high: largest lam of the grid.
+        points: grid points, at least 3.
+        refinements: golden-section steps inside the bracket of the best grid point.
+
+    Raises:
+        InputError: a grid that is not one.
+    """
+    if not 0 < low < high or points < 3:
         raise InputError(
-            f"tune: expected 0 < low < high, points >= 3 and samples, found low={low}, high={high}, "
-            f"points={points}, {len(samples)} samples"
+            f"tune: expected 0 < low < high and points >= 3, found low={low}, high={high}, points={points}"
         )
     tried: dict[float, float] = {}
 
     def score(log_lam: float) -> float:
         if log_lam not in tried:
-            tried[log_lam] = _mean_psnr(reconstruct, samples, exp(log_lam))
+            tried[log_lam] = quality(exp(log_lam))
         return tried[log_lam]
 
     ratio = (log(high) - log(low)) / (points - 1)

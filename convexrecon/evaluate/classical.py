@@ -9,8 +9,8 @@ from tqdm.auto import tqdm
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.data.prepared_files import StoredLayout
 from convexrecon.evaluate.baselines import Reconstruction, Sample, Tuning, cg_sense, tune
-from convexrecon.evaluate.l1_wavelet import l1_wavelet
 from convexrecon.evaluate.low_rank import low_rank, low_rank_plus_sparse
+from convexrecon.physics.l1_wavelet import l1_wavelet
 
 # Training samples on which weights are tuned.
 TUNING_SAMPLES = 3

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from convexrecon.errors import InputError
-from convexrecon.evaluate.accelerated_gradient import accelerated_gradient, squared_maps, step_length
 from convexrecon.evaluate.baselines import cg_sense
 from convexrecon.evaluate.casorati import shrink_singular_values
+from convexrecon.physics.accelerated_gradient import accelerated_gradient, squared_maps, step_length
 from convexrecon.physics.forward_model import ForwardModel
 
 # Fractions of a block by which grids are moved: the corners, edges and centre of each grid fall within others.

@@ -6,13 +6,13 @@ import torch
 
 from convexrecon.errors import InputError
 from convexrecon.evaluate.baselines import cg_sense
-from convexrecon.evaluate.l1_wavelet import l1_wavelet, solve_l1_wavelet
 from convexrecon.evaluate.metrics import psnr
-from convexrecon.evaluate.wavelets import daubechies4
 from convexrecon.physics.fourier import fft
+from convexrecon.physics.l1_wavelet import l1_wavelet, solve_l1_wavelet
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.sense import Sense
 from convexrecon.physics.trajectories import kooshball, radial
+from convexrecon.physics.wavelets import daubechies4
 
 
 def _scene(shape: tuple[int, ...], coils: int = 4, seed: int = 0, dtype: Any = torch.complex128) -> Any:

@@ -61,8 +61,8 @@ def accelerated_gradient(
         length = inner(new, new * support).sqrt()
         relative = inner(step, step * support).sqrt() / torch.where(length > 0, length, 1)
         change = torch.where(moving, relative, change)
-        count += moving
-        moving &= relative > tolerance
+        count = count + moving
+        moving = moving & (relative > tolerance)  # not in place: the image may be differentiated
         if not bool(moving.any()):
             break
     return AcceleratedResult(image, count, change)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from convexrecon.errors import InputError
-from convexrecon.evaluate.wavelets import daubechies4, default_levels
+from convexrecon.physics.wavelets import daubechies4, default_levels
 
 
 def _image(batch: int, shape: tuple[int, ...], seed: int = 0) -> Any:

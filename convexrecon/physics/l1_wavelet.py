@@ -1,4 +1,4 @@
-"""Compressed sensing with an l1 penalty on wavelet details, by FISTA: the classical opponent, well tuned."""
+"""Compressed sensing with an l1 penalty on wavelet details, by FISTA: an opponent, and an image to start from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convexrecon.errors import InputError
-from convexrecon.evaluate.accelerated_gradient import accelerated_gradient, squared_maps, step_length
-from convexrecon.evaluate.baselines import cg_sense
-from convexrecon.evaluate.wavelets import Wavelet, daubechies4, default_levels
+from convexrecon.physics.accelerated_gradient import accelerated_gradient, squared_maps, step_length
+from convexrecon.physics.conjugate_gradient import conjugate_gradient
 from convexrecon.physics.forward_model import ForwardModel
+from convexrecon.physics.wavelets import Wavelet, daubechies4, default_levels
 
 # Shifts of the wavelet grid: every parity of any two axes once per four, of all three once per eight; the coarser
 # scales spread evenly. Images in 2-D take the last two.
@@ -47,6 +47,37 @@ def solve_l1_wavelet(
     levels: int | Sequence[int] | None = None,
     shifts: int = 4,
 ) -> L1WaveletResult:
+    """`l1_wavelet_of_adjoint` of k-space: y -> A^H y, once, and the same arguments.
+
+    Args:
+        sense: the operator A.
+        kspace: y, (B, C, *N) complex, uncentred, zero where not sampled; or (B, C, samples), weighted once by
+            `NonCartesianSense.weigh`.
+        lam: weight of the penalty.
+        iterations: most iterations.
+        tolerance: relative change at which a slice stops.
+        levels: wavelet levels.
+        shifts: how many shifted wavelet grids.
+
+    Raises:
+        InputError: an argument out of range, or k-space of a shape that the operator does not have.
+    """
+    _check(sense, lam, iterations, shifts)
+    return l1_wavelet_of_adjoint(
+        sense, sense.adjoint(kspace), lam, iterations=iterations, tolerance=tolerance, levels=levels, shifts=shifts
+    )
+
+
+def l1_wavelet_of_adjoint(
+    sense: ForwardModel,
+    adjoint_kspace: Tensor,
+    lam: float,
+    *,
+    iterations: int = 120,
+    tolerance: float = 5e-4,
+    levels: int | Sequence[int] | None = None,
+    shifts: int = 4,
+) -> L1WaveletResult:
     """``min_z 1/2 ||A R z - y||^2 + lam ||W z||_1``, x = R z, over the details of a db4 wavelet transform W.
 
     R crops from sizes divisible by ``2^levels`` to the image and to the support of the coil maps, so that
@@ -59,8 +90,7 @@ def solve_l1_wavelet(
 
     Args:
         sense: the operator A in up to three dimensions (of a series, time is one of them); any device.
-        kspace: y, (B, C, *N) complex, uncentred, zero where not sampled; or (B, C, samples), weighted once by
-            `NonCartesianSense.weigh`.
+        adjoint_kspace: A^H y, (B, *N) complex.
         lam: weight of the penalty, at least 0, in the units of the image.
         iterations: most iterations, at least 1.
         tolerance: relative change of the image between iterations at which a slice stops.
@@ -68,14 +98,12 @@ def solve_l1_wavelet(
         shifts: how many shifted wavelet grids, 1 to 8; 1 is the plain transform.
 
     Raises:
-        InputError: an argument out of range, or k-space of a shape that the operator does not have.
+        InputError: an argument out of range.
     """
-    if sense.ndim > 3 or not lam >= 0 or iterations < 1 or not 1 <= shifts <= len(_SHIFTS):
-        raise InputError(
-            "l1_wavelet: expected an operator of at most 3 dimensions, lam >= 0, iterations >= 1, "
-            f"1 <= shifts <= {len(_SHIFTS)}; found {sense.ndim}-D, lam={lam}, iterations={iterations}, shifts={shifts}"
-        )
-    start = cg_sense(sense, kspace, lam=1e-2, iterations=10)
+    _check(sense, lam, iterations, shifts)
+    start = conjugate_gradient(
+        lambda x: sense.normal(x) + 1e-2 * x, adjoint_kspace, tolerance=1e-5, max_iterations=10
+    ).solution
     shape = tuple(start.shape[1:])
     levels = default_levels(shape) if levels is None else levels
     depths = (levels,) * len(shape) if isinstance(levels, int) else tuple(levels)
@@ -90,19 +118,26 @@ def solve_l1_wavelet(
     step = step_length(sense).view(-1, *[1] * len(shape))
     support = (squared_maps(sense) > 0).to(step.dtype).expand_as(start.real)
     inside = (slice(None), *map(slice, shape))
-    adjoint = sense.adjoint(kspace)
 
     def pad(image: Tensor) -> Tensor:
         return F.pad(image, [end for margin in reversed(margins) for end in (0, margin)])
 
     def proximal_gradient(z: Tensor) -> Tensor:
-        gradient = sense.normal(z[inside] * support) - adjoint
+        gradient = sense.normal(z[inside] * support) - adjoint_kspace
         return _mean_shrink(grids, z - step * pad(gradient), lam * step)
 
     result = accelerated_gradient(
         proximal_gradient, pad(start), support=pad(support), iterations=iterations, tolerance=tolerance
     )
     return L1WaveletResult(result.point[inside] * support, result.iterations, result.change)
+
+
+def _check(sense: ForwardModel, lam: float, iterations: int, shifts: int) -> None:
+    if sense.ndim > 3 or not lam >= 0 or iterations < 1 or not 1 <= shifts <= len(_SHIFTS):
+        raise InputError(
+            "l1_wavelet: expected an operator of at most 3 dimensions, lam >= 0, iterations >= 1, "
+            f"1 <= shifts <= {len(_SHIFTS)}; found {sense.ndim}-D, lam={lam}, iterations={iterations}, shifts={shifts}"
+        )
 
 
 def _mean_shrink(grids: list[Wavelet], image: Tensor, threshold: Tensor) -> Tensor:
