@@ -11,7 +11,7 @@ from convexrecon.denoisers.residual import with_factor_once
 from convexrecon.errors import InputError
 from convexrecon.physics.data_consistency import DataConsistency
 from convexrecon.physics.forward_model import ForwardModel
-from convexrecon.physics.initial_image import INITIAL_IMAGES
+from convexrecon.physics.initial_image import initial_image
 
 # Images that a denoiser may see, the current one always first: what blocks before it smoothed away is in the others.
 BLOCK_INPUTS = ("image", "zero_filled", "initial")
@@ -115,18 +115,25 @@ class Cascade(nn.Module):
         blocks: the steps; none gives the initial image.
         initial: "zero_filled" (A^H y), "cg_sense" (ten CG steps on A^H A + 0.01), "cg_sense_sharp" (on A^H A + 0.001)
             or, of series, "time_average" (CG from what does not change in time) or "kt_focuss" (sparse in temporal
-            frequency); see `physics.initial_image`.
+            frequency), or "l1_wavelet" (compressed sensing); see `physics.initial_image`.
+        initial_weight: of the penalty of "l1_wavelet", in units of the scaled image; None for the others.
 
     Raises:
-        InputError: an unknown initial image.
+        InputError: an unknown initial image, or a weight that it does not have or that is missing.
     """
 
-    def __init__(self, blocks: Iterable[Block] = (), *, initial: str = "zero_filled") -> None:
+    def __init__(
+        self, blocks: Iterable[Block] = (), *, initial: str = "zero_filled", initial_weight: float | None = None
+    ) -> None:
         super().__init__()
-        if initial not in INITIAL_IMAGES:
-            raise InputError(f"initial: expected one of {', '.join(INITIAL_IMAGES)}, found {initial!r}")
+        initial_image(initial, initial_weight)  # raises what is wrong with them
         self.blocks = nn.ModuleList(blocks)
         self.initial = initial
+        self.initial_weight = initial_weight
+
+    def with_blocks(self, blocks: Iterable[Block]) -> "Cascade":
+        """Other blocks behind the same initial image."""
+        return Cascade(blocks, initial=self.initial, initial_weight=self.initial_weight)
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -138,7 +145,7 @@ class Cascade(nn.Module):
 
     def start(self, sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
         """The image before the first block: A^H y (B, *N) -> (B, *N)."""
-        return INITIAL_IMAGES[self.initial](sense, adjoint_kspace)
+        return initial_image(self.initial, self.initial_weight)(sense, adjoint_kspace)
 
     def images(self, sense: ForwardModel, kspace: Tensor) -> Iterator[Tensor]:
         """Yield the image before the first block and after every block, each (B, *N)."""

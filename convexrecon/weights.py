@@ -30,12 +30,14 @@ def save_cascade(path: Path, cascade: Cascade, notes: dict[str, Any] | None = No
         cascade: the model.
         notes: JSON-able facts kept beside it, e.g. how far training has come.
     """
-    description = {
+    description: dict[str, Any] = {
         "format": FORMAT,
         "initial": cascade.initial,
         "blocks": [_describe(block) for block in cascade],
         "notes": notes or {},
     }
+    if cascade.initial_weight is not None:
+        description["initial_weight"] = cascade.initial_weight
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in cascade.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"cascade": json.dumps(description)})
@@ -59,7 +61,7 @@ def load_cascade(path: Path) -> tuple[Cascade, dict[str, Any]]:
         _build(index, entry, {k: v for k, v in tensors.items() if k.startswith(f"blocks.{index}.")})
         for index, entry in enumerate(description["blocks"])
     ]
-    cascade = Cascade(blocks, initial=description["initial"])
+    cascade = Cascade(blocks, initial=description["initial"], initial_weight=description.get("initial_weight"))
     cascade.load_state_dict(tensors)
     return cascade, description["notes"]
 

@@ -79,6 +79,22 @@ def test_empty_weights_leave_the_image_alone() -> None:
 
 
 def test_an_unknown_initial_image_is_refused() -> None:
-    names = "zero_filled, cg_sense, cg_sense_sharp, time_average, kt_focuss"
+    names = "zero_filled, cg_sense, cg_sense_sharp, time_average, kt_focuss, l1_wavelet"
     with pytest.raises(InputError, match=f"{names}, found 'noise'"):
         Cascade(initial="noise")
+
+
+def test_a_weight_goes_with_an_initial_image_that_has_one() -> None:
+    for weight in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="initial_weight: expected a positive number, found"):
+            Cascade(initial="l1_wavelet", initial_weight=weight)
+    with pytest.raises(InputError, match="initial_weight: 'l1_wavelet' expects a positive number, found none"):
+        Cascade(initial="l1_wavelet")
+    with pytest.raises(InputError, match=r"initial_weight: 'cg_sense' has none; .* of l1_wavelet, found 0.1"):
+        Cascade(initial="cg_sense", initial_weight=0.1)
+
+
+def test_other_blocks_start_from_the_same_image() -> None:
+    cascade = Cascade(initial="l1_wavelet", initial_weight=0.02)
+    longer = cascade.with_blocks([Block(random_denoiser(), NoDataConsistency())])
+    assert (len(longer), longer.initial, longer.initial_weight) == (1, "l1_wavelet", 0.02)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from convexrecon.cascade import Block, Cascade
@@ -42,10 +43,11 @@ def cascades() -> list[Cascade]:
         Cascade([Block(gated, ProximalDataConsistency(0.3)), Block(plain, GradientDataConsistency(0.7))]),
         Cascade([Block(relu, ProximalDataConsistency(0.2, iterations=7))], initial="cg_sense"),
         Cascade([Block(FeatureStack([first, second]), NoDataConsistency())]),
+        Cascade([Block(relu, NoDataConsistency())], initial="l1_wavelet", initial_weight=0.07),
     ]
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(5))
 def test_a_cascade_survives_the_file(tmp_path: Path, index: int) -> None:
     cascade = cascades()[index]
     maps = torch.randn(1, 3, 12, 10, generator=rng, dtype=torch.complex64) / 3
@@ -56,6 +58,13 @@ def test_a_cascade_survives_the_file(tmp_path: Path, index: int) -> None:
     assert notes == {"records": [1, 2]}
     with torch.no_grad():
         assert torch.equal(loaded(sense, kspace), cascade(sense, kspace))
+
+
+def test_a_file_without_a_weight_of_the_initial_image_is_read(tmp_path: Path) -> None:
+    save_cascade(tmp_path / "w.safetensors", Cascade(initial="cg_sense"))
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        assert "initial_weight" not in file.metadata()["cascade"]
+    assert load_cascade(tmp_path / "w.safetensors")[0].initial_weight is None
 
 
 def test_damaged_foreign_and_missing_files_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ as much as a few reconstructions; no matrix is formed.
 
 The patterns held are those that the cascade's own forward pass has. Proximal data consistency is linearized as the
 exact solve, which trained conjugate gradients stop short of by their tolerance; the steps of an initial image by
-conjugate gradients, which are few, are differentiated as they are.
+conjugate gradients, which are few, are differentiated as they are. So are those of one by k-t FOCUSS or compressed
+sensing, which is no piecewise linear function of the k-space: there J is the derivative.
 """
 
 from collections.abc import Callable, Sequence
@@ -106,7 +107,7 @@ def local_map(
     used = list(cascade)[:count]
     for block in used:
         _check_whole(block)
-    shortened = Cascade(used, initial=cascade.initial)
+    shortened = cascade.with_blocks(used)
     states = list(block_states(shortened, sense, kspace))
     adjoint_kspace = sense.adjoint(kspace)
     with torch.no_grad():

@@ -76,4 +76,7 @@ def printed_settings(folder: RunFolder) -> dict[str, str]:
     settings = folder.settings()
     skipped = "descent." if settings.method == "convex" else "convex."
     flat: dict[str, Any] = flat_settings(settings)
+    chosen = folder.read_summary().get("initial_weight")
+    if chosen is not None:
+        flat["model.initial_weight"] = f"{chosen:.3g}, chosen on training samples"
     return {name: str(value) for name, value in flat.items() if not name.startswith(skipped)}

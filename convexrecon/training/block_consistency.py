@@ -13,7 +13,7 @@ from convexrecon.physics.data_consistency import (
     NoDataConsistency,
     ProximalDataConsistency,
 )
-from convexrecon.training.block_data import BlockData, seen_start
+from convexrecon.training.block_data import BlockData
 from convexrecon.training.image_store import keys_of, read_store
 
 # Largest data-consistency weight chosen on held-out samples. They do not tell what the denoiser does to the samples
@@ -56,7 +56,7 @@ def _consistency_path(data: BlockData, cascade: Cascade, block: Block, index: in
     adjoint = sense.adjoint(batch.kspace)
     steps = data.settings.model.cg_iterations
     with torch.no_grad():
-        denoised = block.denoise(image, sense, adjoint, seen_start(cascade, block, sense, adjoint))
+        denoised = block.denoise(image, sense, adjoint, data.start_for(block, cascade, batch, adjoint))
         if held_out is None:
             return consistency_path(sense, adjoint, denoised, batch.target, steps=steps)
         measure = held_out.sense.forward

@@ -12,7 +12,6 @@ from convexrecon.cascade import Block, Cascade, input_channels
 from convexrecon.data.dataset import Batch, PreparedSlices, batches
 from convexrecon.data.prepared_files import SliceKey
 from convexrecon.denoisers.feature_stack import FeatureStack
-from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.seeding import generator
 from convexrecon.training.config import RunSettings, seed_of_training
 from convexrecon.training.held_out_samples import split_batch
@@ -116,7 +115,7 @@ class BlockData:
         makers: dict[Path, Callable[[Batch], Tensor]] = {
             self.targets: lambda batch: batch.target,
             self.input("zero_filled", 0): lambda batch: batch.sense.adjoint(batch.kspace),
-            self.input("initial", 0): lambda batch: cascade.start(batch.sense, batch.sense.adjoint(batch.kspace)),
+            self.input("initial", 0): lambda batch: self._start(cascade, batch, batch.sense.adjoint(batch.kspace)),
         }
         wanted = [self.input(name, 0) for name in self.settings.model.inputs[1:]]
         if self.held_out == 0:
@@ -165,23 +164,33 @@ class BlockData:
                 sense = batch.sense
                 adjoint_kspace = sense.adjoint(batch.kspace)
                 with torch.no_grad():
-                    image = initial = cascade.start(sense, adjoint_kspace)
                     if on_disk:
                         image = read_store(self.images(known), keys_of(batch)).to(self.device)
+                    else:
+                        image = self._start(cascade, batch, adjoint_kspace)
                     for block in steps:
+                        initial = self.start_for(block, cascade, batch, adjoint_kspace)
                         image = block(image, sense, adjoint_kspace, initial)
                 yield keys_of(batch), image
 
         write_store(self.images(blocks), images())
 
+    def start_for(self, block: Block, cascade: Cascade, batch: Batch, adjoint_kspace: Tensor) -> Tensor:
+        """The image before the first block, (B, *N), if the block sees it; else A^H y in its place: it is there."""
+        return self._start(cascade, batch, adjoint_kspace) if "initial" in block.inputs else adjoint_kspace
+
+    def _start(self, cascade: Cascade, batch: Batch, adjoint_kspace: Tensor) -> Tensor:
+        """The image before the first block, (B, *N): from disk if it is there, for it may take long to make."""
+        keys = keys_of(batch)
+        for store in (self.input("initial", 0), self.images(0)):
+            if is_complete(store, keys):
+                return read_store(store, keys).to(self.device)
+        with torch.no_grad():
+            return cascade.start(batch.sense, adjoint_kspace)
+
     def drop_images(self, blocks: int) -> None:
         """Delete the images after `blocks` blocks."""
         self.images(blocks).unlink(missing_ok=True)
-
-
-def seen_start(cascade: Cascade, block: Block, sense: ForwardModel, adjoint_kspace: Tensor) -> Tensor:
-    """The image before the first block, if the block sees it; else A^H y (B, *N) in its place, which costs nothing."""
-    return cascade.start(sense, adjoint_kspace) if "initial" in block.inputs else adjoint_kspace
 
 
 def stacked_features(cascade: Cascade, channels: Tensor, index: int) -> Tensor:

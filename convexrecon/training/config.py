@@ -14,6 +14,7 @@ from convexrecon.convex.program import ProgramSettings
 from convexrecon.denoisers.building import DenoiserKind
 from convexrecon.denoisers.convolution import kernel_sizes
 from convexrecon.errors import InputError
+from convexrecon.physics.initial_image import check_weight
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.training.descent_settings import DescentSettings
 
@@ -47,7 +48,9 @@ class ModelSettings:
         inputs: images that a denoiser sees, the current "image" first; also "zero_filled" and, where it is
             another image, "initial".
         initial: image before the first block, "zero_filled", "cg_sense", "cg_sense_sharp" or, of series,
-            "time_average" or "kt_focuss".
+            "time_average" or "kt_focuss"; or "l1_wavelet", compressed sensing, of anything.
+        initial_weight: of the penalty of "l1_wavelet", in units of images scaled to a 95th percentile of 1; None to
+            choose it on training samples when the run starts.
         consistency: "proximal", "gradient" or "none".
         cg_iterations: most conjugate-gradient steps of a proximal step.
         patch: most pixels along every axis, or each, that are denoised at a time; None for whole images. The memory
@@ -65,7 +68,10 @@ class ModelSettings:
     width: int | None = None
     spectral: float | None = None
     inputs: tuple[str, ...] = ("image",)
-    initial: Literal["zero_filled", "cg_sense", "cg_sense_sharp", "time_average", "kt_focuss"] = "zero_filled"
+    initial: Literal["zero_filled", "cg_sense", "cg_sense_sharp", "time_average", "kt_focuss", "l1_wavelet"] = (
+        "zero_filled"
+    )
+    initial_weight: float | None = None
     consistency: Literal["proximal", "gradient", "none"] = "proximal"
     cg_iterations: int = 12
     patch: int | tuple[int, ...] | None = None
@@ -96,6 +102,10 @@ class ModelSettings:
             raise InputError(f"model: stacking = 'features' expects inputs = ['image'], found {self.inputs}")
         if self.initial == "zero_filled" and set(self.inputs) >= {"zero_filled", "initial"}:
             raise InputError("model.inputs: 'initial' is the zero-filled image here; expected one of the two")
+        try:
+            check_weight(self.initial, self.initial_weight)
+        except InputError as error:
+            raise InputError(f"model.{error}") from None
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def relu_start(
             started[position] = made(started[position], sense, adjoint, initial)
         differences.append(BlockDifference(chosen, denoiser.width, _relative(found, exact), _relative(started, images)))
         blocks.append(made)
-    return ReluStart(Cascade(blocks, initial=cascade.initial), tuple(differences))
+    return ReluStart(cascade.with_blocks(blocks), tuple(differences))
 
 
 def _relu_denoiser(

@@ -54,7 +54,7 @@ def fit_activations_mb(data: BlockData, cascade: Cascade, index: int, samples: S
     image = read_store(part.images(index), keys_of(batch)).to(data.device)
     with LiveMemory(data.device) as applied, torch.no_grad():
         adjoint = batch.sense.adjoint(batch.kspace)
-        block.to(data.device)(image, batch.sense, adjoint, cascade.start(batch.sense, adjoint))
+        block.to(data.device)(image, batch.sense, adjoint, part.start_for(block, cascade, batch, adjoint))
     return max(fit.peak_mb, applied.peak_mb)
 
 

@@ -23,11 +23,13 @@ from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.data_consistency import NoDataConsistency
 from convexrecon.training.block_consistency import block_consistency
-from convexrecon.training.block_data import BlockData, seen_start
+from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_program import solve_block
 from convexrecon.training.config import RunSettings
 from convexrecon.training.fit_activations import fit_activations_mb
 from convexrecon.training.image_store import key_of, keys_of, read_store, write_store
+from convexrecon.training.initial_weight import with_initial_weight
+from convexrecon.training.new_cascade import without_blocks
 from convexrecon.training.profiler import Profile
 from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.ranks import Ranks
@@ -78,6 +80,7 @@ def train_layerwise(
     progress = progress and ranks.is_lead
     _check_ranks(ranks, settings, train)
     state = _own_state(run, ranks)
+    settings = with_initial_weight(settings, train, run, device=device, ranks=ranks, progress=progress)
 
     def share(name: str, slices: PreparedSlices, held_out: float) -> BlockData:
         mine = slices.only(ranks.share(range(len(slices))))
@@ -155,7 +158,7 @@ def _write(run: RunFolder, cascade: Cascade, records: list[Record]) -> None:
 def _resume(run: RunFolder, settings: RunSettings) -> tuple[Cascade, list[Record]]:
     """The frozen blocks so far, and their records, from the one file that is written last."""
     if not run.weights.exists():
-        return Cascade(initial=settings.model.initial), []
+        return without_blocks(settings.model), []
     cascade, notes = load_cascade(run.weights)
     records: list[Record] = notes["records"]
     if len(records) > settings.model.blocks:
@@ -196,7 +199,7 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int, samples: l
             data.device
         )
         block.consistency = block_consistency(data, cascade, block, index)
-        cascade = Cascade([*cascade, block], initial=cascade.initial)
+        cascade = cascade.with_blocks([*cascade, block])
     block.to(data.device)
     agreed = processes_of(data.ranks).agreed
     for tensor in block.state_dict().values():
@@ -239,7 +242,7 @@ def _stack_layer(cascade: Cascade, solved: BlockSolution, samples: list[Tensor],
         assert isinstance(block.denoiser, FeatureStack)
         layers = [block.denoiser.layer(k) for k in range(len(block.denoiser.networks))]
     stack, model = FeatureStack([*layers, network]), settings.model
-    return Cascade([Block(stack, NoDataConsistency(), patch=model.patch, halo=model.halo)], initial=cascade.initial)
+    return cascade.with_blocks([Block(stack, NoDataConsistency(), patch=model.patch, halo=model.halo)])
 
 
 @dataclass
@@ -258,7 +261,7 @@ def _apply(data: BlockData, cascade: Cascade, block: Block, index: int, before: 
             image = read_store(data.images(before), keys_of(batch)).to(data.device)
             with torch.no_grad():
                 adjoint = sense.adjoint(batch.kspace)
-                result = block(image, sense, adjoint, seen_start(cascade, block, sense, adjoint))
+                result = block(image, sense, adjoint, data.start_for(block, cascade, batch, adjoint))
             mean.total += sum(psnr(x, ref) for x, ref in zip(result, batch.target, strict=True))
             mean.count += len(result)
             yield keys_of(batch), result

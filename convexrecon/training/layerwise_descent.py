@@ -45,7 +45,7 @@ class _Stage:
         self.model, self.whole, self.index = model, loop, index
         self.block: Block = list(model)[index]
         # A cascade of its own, so that checkpoint and best weights are this block's alone.
-        self.block_alone = Cascade([self.block], initial=model.initial)
+        self.block_alone = model.with_blocks([self.block])
         named: dict[str, PreparedSlices] = {"train": loop.train}
         if loop.validation is not None:
             named["validation"] = loop.validation
@@ -69,7 +69,9 @@ class _Stage:
         """What the block puts out for slices of the data set `name`."""
         image = read_store(self.data[name].images(self.index), keys_of(batch)).to(self.whole.device)
         adjoint = batch.sense.adjoint(batch.kspace)
-        result: Tensor = self.block(image, batch.sense, adjoint, self.model.start(batch.sense, adjoint))
+        # Not from disk: the loop may have turned the batch's phase.
+        initial = self.model.start(batch.sense, adjoint) if "initial" in self.block.inputs else adjoint
+        result: Tensor = self.block(image, batch.sense, adjoint, initial)
         return result
 
     def descent(self) -> Descent:

@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from convexrecon.cascade import Cascade
 from convexrecon.convex.gated_convolution import feature_count
 from convexrecon.data.dataset import Batch, PreparedSlices, batch_plan, stack
 from convexrecon.errors import InputError
@@ -17,8 +16,9 @@ from convexrecon.training.config import RunSettings, kernel_of
 from convexrecon.training.descent import Descent, Portion, parameters_of
 from convexrecon.training.fit_activations import fit_activations_mb, largest_slice
 from convexrecon.training.image_store import slice_keys
+from convexrecon.training.initial_weight import with_any_weight
 from convexrecon.training.live_memory import LiveMemory
-from convexrecon.training.new_cascade import new_cascade
+from convexrecon.training.new_cascade import new_cascade, without_blocks
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.step_clock import StepClock
 from convexrecon.training.train_descent import TRAINERS
@@ -120,7 +120,7 @@ def _descent(settings: RunSettings, dimensions: int, device: torch.device) -> De
         settings = replace(settings, method="end_to_end", model=replace(settings.model, blocks=1))
     if settings.method not in MEASURED:
         raise InputError(f"method: {settings.method!r} cannot be measured; expected one of {', '.join(MEASURED)}")
-    model = new_cascade(settings, dimensions).to(device)
+    model = new_cascade(with_any_weight(settings), dimensions).to(device)
     return TRAINERS[settings.method](model, settings.descent, Ranks())
 
 
@@ -130,7 +130,8 @@ def _copies(slices: PreparedSlices, count: int) -> Batch:
 
 def _fit_memory(settings: RunSettings, slices: PreparedSlices, device: torch.device) -> StepMemory:
     """What the fit of the first block takes on the largest slice, and the weights of all blocks."""
-    cascade = Cascade(initial=settings.model.initial)
+    settings = with_any_weight(settings)
+    cascade = without_blocks(settings.model)
     with TemporaryDirectory() as folder:
         held_out = settings.convex.samples_held_out
         data = BlockData("train", largest_slice(slices), settings, Path(folder), device, False, held_out)

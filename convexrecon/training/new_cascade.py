@@ -10,7 +10,16 @@ from convexrecon.physics.data_consistency import (
     ProximalDataConsistency,
 )
 from convexrecon.seeding import generator
-from convexrecon.training.config import RunSettings, kernel_of, seed_of_training
+from convexrecon.training.config import ModelSettings, RunSettings, kernel_of, seed_of_training
+
+
+def without_blocks(model: ModelSettings) -> Cascade:
+    """The initial image alone.
+
+    Raises:
+        InputError: its weight is still to be chosen.
+    """
+    return Cascade(initial=model.initial, initial_weight=model.initial_weight)
 
 
 def new_cascade(settings: RunSettings, dimensions: int = 2) -> Cascade:
@@ -22,7 +31,7 @@ def new_cascade(settings: RunSettings, dimensions: int = 2) -> Cascade:
 
     Raises:
         InputError: feature stacking is asked for, no blocks, or a kernel or a periodic axis that images of so many
-            axes do not have.
+            axes do not have; an initial image whose weight is still to be chosen.
     """
     model = settings.model
     if model.stacking != "cascade" or model.blocks < 1:
@@ -32,7 +41,7 @@ def new_cascade(settings: RunSettings, dimensions: int = 2) -> Cascade:
         )
     if model.periodic and dimensions < 3:
         raise InputError(f"model.periodic: expected images of three axes, (t, y, x), found {dimensions}")
-    return Cascade([_block(settings, index, dimensions) for index in range(model.blocks)], initial=model.initial)
+    return without_blocks(model).with_blocks(_block(settings, index, dimensions) for index in range(model.blocks))
 
 
 def _block(settings: RunSettings, index: int, dimensions: int) -> Block:

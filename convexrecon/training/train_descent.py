@@ -17,6 +17,7 @@ from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.end_to_end import end_to_end
 from convexrecon.training.gleam import gleam
 from convexrecon.training.image_store import evenly_spaced
+from convexrecon.training.initial_weight import with_initial_weight
 from convexrecon.training.layerwise_descent import train_layerwise_descent
 from convexrecon.training.loop import Loop, run_epochs
 from convexrecon.training.new_cascade import new_cascade
@@ -70,7 +71,11 @@ def train_descent(
     options = settings.descent
     if run.weights.exists():
         return load_cascade(run.weights)[0].to(device)
-    model = new_cascade(settings, train.dimensions) if options.start_run is None else cascade_of_run(settings, train)
+    if options.start_run is None:
+        chosen = with_initial_weight(settings, train, run, device=device, ranks=ranks, progress=progress)
+        model = new_cascade(chosen, train.dimensions)
+    else:
+        model = cascade_of_run(settings, train)
     model.to(device)
     seed = seed_of_training(settings)
     loop = Loop(
@@ -114,6 +119,11 @@ def cascade_of_run(settings: RunSettings, train: PreparedSlices) -> Cascade:
             f"descent.start_run: {options.start_run} has {len(convex)} blocks of inputs {inputs} from "
             f"{convex.initial!r}; expected a model of the same and denoiser = 'relu', "
             f"found {model.blocks}, {model.inputs}, {model.initial!r}, {model.denoiser!r}"
+        )
+    if model.initial_weight not in (None, convex.initial_weight):
+        raise InputError(
+            f"descent.start_run: {options.start_run} starts with model.initial_weight = {convex.initial_weight}; "
+            f"expected the same or none, found {model.initial_weight}"
         )
     chosen = [train.load(index) for index in evenly_spaced(train.slices, START_SLICES)]
     started = relu_start(

@@ -56,4 +56,4 @@ def cascade(
         )
         for seed, kind in enumerate(kinds)
     ]
-    return Cascade(blocks, initial=initial).double()
+    return Cascade(blocks, initial=initial, initial_weight=0.05 if initial == "l1_wavelet" else None).double()

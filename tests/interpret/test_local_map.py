@@ -23,6 +23,7 @@ SETTINGS = [
     {"step": "gradient", "inputs": ("image", "zero_filled", "initial")},
     {"step": "none", "inputs": ("image", "initial")},
     {"step": "proximal", "inputs": ("image", "zero_filled"), "initial": "cg_sense"},
+    {"step": "proximal", "inputs": ("image", "initial"), "initial": "l1_wavelet"},
 ]
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from convexrecon.errors import InputError
-from convexrecon.physics.initial_image import INITIAL_IMAGES, around_average
+from convexrecon.physics.initial_image import INITIAL_IMAGES, WAVELET_ITERATIONS, around_average, initial_image
+from convexrecon.physics.l1_wavelet import l1_wavelet
 from convexrecon.physics.sense import Sense
 
 
@@ -17,6 +18,11 @@ def still_scan() -> tuple[Sense, Tensor, Tensor]:
     sense = Sense(maps, (torch.rand(1, 1, 6, 8, 10, generator=rng) < 0.3).float(), axes=2)
     image = torch.randn(1, 1, 8, 10, dtype=torch.complex64, generator=rng).expand(1, 6, 8, 10)
     return sense, sense.adjoint(sense.forward(image)), image
+
+
+def flat_scan(sense: Sense) -> Sense:
+    """Of the first frame alone, as a slice."""
+    return Sense(sense.maps[:, :, 0], sense.mask[:, :, 0])
 
 
 def test_what_stands_still_is_found_from_all_frames() -> None:
@@ -45,8 +51,24 @@ def test_what_moves_is_looked_for_around_the_average() -> None:
     assert float((found[:, 3] - found[:, 0])[:, 2:5, 2:5].norm()) > float((found[:, 1] - found[:, 0]).norm())
 
 
+@pytest.mark.parametrize("frames", [1, 6])
+def test_compressed_sensing_of_slices_and_of_series_is_that_of_the_baseline(frames: int) -> None:
+    sense, _, _ = still_scan()
+    sense = Sense(sense.maps[:, :, :frames], sense.mask[:, :, :frames], axes=2) if frames > 1 else flat_scan(sense)
+    kspace = sense.forward(torch.randn(sense.image_shape, dtype=torch.complex64, generator=torch.Generator()))
+    found = initial_image("l1_wavelet", 0.05)(sense, sense.adjoint(kspace))
+    assert torch.equal(found, l1_wavelet(sense, kspace, 0.05, iterations=WAVELET_ITERATIONS))
+    # The larger the weight, the further from the samples.
+    errors = [
+        float((sense.forward(initial_image("l1_wavelet", weight)(sense, sense.adjoint(kspace))) - kspace).norm())
+        for weight in (0.01, 0.05, 0.25)
+    ]
+    assert errors == sorted(errors)
+    assert errors[0] < 0.5 * errors[2]
+
+
 def test_a_slice_has_no_time_to_average_over() -> None:
     sense, adjoint, _ = still_scan()
-    flat = Sense(sense.maps[:, :, 0], sense.mask[:, :, 0])
+    flat = flat_scan(sense)
     with pytest.raises(InputError, match=r"expects series .* found images of 2 axes"):
         around_average(flat, adjoint[:, 0])
