@@ -28,7 +28,7 @@ from convexrecon.evaluate.baselines import Reconstruction, zero_filled
 from convexrecon.evaluate.classical import classical_methods, tune_methods
 from convexrecon.evaluate.compare import evaluate_runs
 from convexrecon.evaluate.metrics import score_whole
-from convexrecon.physics.initial_image import INITIAL_IMAGES
+from convexrecon.physics.initial_image import INITIAL_IMAGES, WEIGHTED_IMAGES
 from convexrecon.physics.kt_focuss import kt_focuss
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
@@ -36,6 +36,7 @@ from convexrecon.training.descent_settings import DescentSettings, GleamSettings
 from convexrecon.training.measured_step import step_memory
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
+from convexrecon.weights import load_cascade
 
 Row = dict[str, Any]
 CPU = torch.device("cpu")
@@ -57,6 +58,7 @@ def base(given: argparse.Namespace) -> RunSettings:
         width=given.width,
         kernel=tuple(given.kernel) if given.kernel else model.kernel,
         initial=given.initial or model.initial,
+        initial_weight=given.initial_weight,
         inputs=tuple(given.inputs),
     )
     return RunSettings(
@@ -174,11 +176,23 @@ def trained(settings: RunSettings, prepared: Path, folder: Path) -> Row:
             "training s": summary["training_seconds"],
             "step MB": summary["activations_mb"],
             "s a subject": mean(score.seconds for score in evaluation.scores),
+            "start": {part: _start(run, prepared / part) for part in ("validation", "test")},
         }
         result.write_text(json.dumps(row))
     row = json.loads(result.read_text())
     print(folder.parent.name, folder.name, row, flush=True)
     return dict(row)
+
+
+@torch.no_grad()
+def _start(run: RunFolder, folder: Path) -> float:
+    """Mean PSNR of the images that the blocks start from."""
+    cascade, slices = load_cascade(run.weights)[0], PreparedSlices(folder, run.settings().mask)
+    found = []
+    for batch in (slices.load(index) for index in range(len(slices))):
+        image = next(cascade.images(batch.sense, batch.kspace))[0].numpy()
+        found.append(score_whole("", batch.volume[0], image, batch.target[0].numpy(), 0.0).psnr)
+    return mean(found)
 
 
 def markdown(results: Mapping[str, Sequence[Row]]) -> str:
@@ -224,7 +238,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--whitened", type=float, default=0.5, help="share of the gates of convex blocks")
     parser.add_argument("--grow", choices=("none", "violation", "explained"), default="none", help="of their gates")
     parser.add_argument("--kernel", type=int, nargs="+", help="odd, of (t or z, y, x); the layout's own if left out")
-    parser.add_argument("--initial", choices=tuple(INITIAL_IMAGES), help="the layout's own if left out")
+    parser.add_argument("--initial", choices=(*INITIAL_IMAGES, *WEIGHTED_IMAGES), help="the layout's own if left out")
+    parser.add_argument("--initial-weight", type=float, help="of l1_wavelet; chosen on training samples if left out")
     parser.add_argument("--inputs", nargs="+", default=["image"], help="images that denoisers see")
     parser.add_argument("--denoiser", choices=("relu", "resnet", "modl"), default="relu", help="of trained blocks")
     parser.add_argument("--width", type=int, help="of resnet and modl")

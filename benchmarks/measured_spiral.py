@@ -28,6 +28,7 @@ from convexrecon.evaluate.classical import classical_methods
 from convexrecon.evaluate.metrics import psnr, psnr_magnitude, ssim
 from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.fourier import crop_centre
+from convexrecon.physics.initial_image import INITIAL_IMAGES, WEIGHTED_IMAGES
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.nufft import Nufft, uncentre_samples
 from convexrecon.seeding import derive_seed, generator
@@ -79,15 +80,20 @@ def prepared(options: argparse.Namespace) -> dict[str, Path]:
 
 
 def run(acceleration: float, options: argparse.Namespace) -> RunSettings:
-    """A start from conjugate gradients, which denoisers see besides; random phases; half of the gates whitened."""
+    """A start from compressed sensing unless said otherwise; random phases; half of the gates whitened."""
     return RunSettings(
         mask=MaskSettings("shots", acceleration),
         random_phase=True,
         model=ModelSettings(
-            blocks=options.blocks, kernel=5, units=options.units, initial="cg_sense", inputs=("image", "initial")
+            blocks=options.blocks,
+            kernel=options.kernel,
+            units=options.units,
+            initial=options.initial,
+            initial_weight=options.initial_weight,
+            inputs=tuple(options.inputs),
         ),
         convex=ConvexSettings(
-            ProgramSettings(tolerance=1e-4),
+            ProgramSettings(tolerance=1e-4, beta_ratio=options.beta),
             whitened=0.5,
             lam_scale=options.lam_scale,
             lam_slices=6,
@@ -128,7 +134,12 @@ def compared(acceleration: float, data: dict[str, Path], options: argparse.Names
     test = of["test"].load(0)
     spent = RunFolder(folder).read_summary()["training_seconds"]
     print(f"\nR = {acceleration:g}, trained in {spent:.0f} s; measured scan:", flush=True)
-    methods: dict[str, Callable[[ForwardModel, Tensor], Tensor]] = {"zero-filled": zero_filled, "convex": cascade}
+    start = f"start, {cascade.initial}" + (f" {weight:.2g}" if (weight := cascade.initial_weight) else "")
+    methods: dict[str, Callable[[ForwardModel, Tensor], Tensor]] = {
+        "zero-filled": zero_filled,
+        start: lambda sense, kspace: next(cascade.images(sense, kspace)),
+        "convex": cascade,
+    }
     with torch.no_grad():
         for name, network in methods.items():
             print(row(name, test, network(test.sense, test.kspace)), flush=True)
@@ -162,6 +173,11 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.028, help="of the 95th percentile, that of the scan")
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--units", type=int, default=24)
+    parser.add_argument("--kernel", type=int, default=5)
+    parser.add_argument("--initial", default="l1_wavelet", choices=(*INITIAL_IMAGES, *WEIGHTED_IMAGES))
+    parser.add_argument("--initial-weight", type=float, help="chosen on training samples if left out")
+    parser.add_argument("--inputs", nargs="+", default=["image"], help="images that denoisers see")
+    parser.add_argument("--beta", type=float, default=1e-4, help="relative to beta_max")
     parser.add_argument("--lam-scale", type=float, default=0.25)
     parser.add_argument("--pixel-fraction", type=float, default=0.3)
     parser.add_argument("--classical", action=argparse.BooleanOptionalAction, default=True)

@@ -9,29 +9,60 @@ slices. Every step is skipped when its result is there. Run:
 
 import argparse
 from pathlib import Path
+from statistics import mean
 
 import torch
 
 from convexrecon.convex.program import ProgramSettings
+from convexrecon.data.dataset import PreparedSlices
 from convexrecon.data.noncartesian_simulation import simulate_trajectories
 from convexrecon.data.preparation import PreparationSettings, prepare
+from convexrecon.evaluate.metrics import psnr
 from convexrecon.evaluate.tables import text_table
+from convexrecon.physics.initial_image import INITIAL_IMAGES, WEIGHTED_IMAGES
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.report.evaluation import evaluate_and_report
 from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
+from convexrecon.weights import load_cascade
 
 
 def run(acceleration: float, options: argparse.Namespace) -> RunSettings:
-    """A start from conjugate gradients, half of the gates whitened, a quarter of the chosen lam."""
+    """A start from compressed sensing unless said otherwise, half of the gates whitened."""
     return RunSettings(
         mask=MaskSettings("shots", acceleration),
-        model=ModelSettings(blocks=options.blocks, kernel=5, units=options.units, initial="cg_sense"),
-        convex=ConvexSettings(ProgramSettings(tolerance=1e-4), whitened=0.5, lam_scale=0.25),
+        random_phase=options.random_phase,
+        model=ModelSettings(
+            blocks=options.blocks,
+            kernel=options.kernel,
+            units=options.units,
+            initial=options.initial,
+            initial_weight=options.initial_weight,
+            inputs=tuple(options.inputs),
+        ),
+        convex=ConvexSettings(
+            ProgramSettings(tolerance=1e-4),
+            whitened=0.5,
+            lam_scale=options.lam_scale,
+            pixel_fraction=options.pixel_fraction,
+        ),
         validation_fraction=0.2,
         batch_size=2,
     )
+
+
+def started(run: RunFolder, test: Path) -> str:
+    """Mean PSNR of the initial images, which the blocks start from, on the test slices."""
+    settings, (cascade, _) = run.settings(), load_cascade(run.weights)
+    slices = PreparedSlices(test, settings.mask, seed=settings.seed)
+    scores = []
+    for batch in (slices.load(index) for index in range(len(slices))):
+        with torch.no_grad():
+            image = next(cascade.images(batch.sense, batch.kspace))
+        scores.append(psnr(image[0], batch.target[0]))
+    weight = "" if cascade.initial_weight is None else f", weight {cascade.initial_weight:.2g}"
+    return f"start, {cascade.initial}{weight}: {mean(scores):.2f} dB"
 
 
 def data(options: argparse.Namespace) -> dict[str, Path]:
@@ -61,16 +92,25 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.01)
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--units", type=int, default=32)
+    parser.add_argument("--kernel", type=int, default=5)
+    parser.add_argument("--initial", default="l1_wavelet", choices=(*INITIAL_IMAGES, *WEIGHTED_IMAGES))
+    parser.add_argument("--initial-weight", type=float, help="chosen on training samples if left out")
+    parser.add_argument("--inputs", nargs="+", default=["image"], help="images that denoisers see")
+    parser.add_argument("--lam-scale", type=float, default=0.25)
+    parser.add_argument("--pixel-fraction", type=float, default=1.0)
+    parser.add_argument("--random-phase", action="store_true")
+    parser.add_argument("--name", default="", help="of the run's folder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     prepared = data(options)
     for acceleration in options.accelerations:
-        folder = options.out / f"{options.trajectory}_R{acceleration:g}"
+        folder = options.out / f"{options.trajectory}{options.name}_R{acceleration:g}"
         train(run(acceleration, options), prepared["train"], folder)
         evaluation, report = evaluate_and_report([folder], prepared["test"])
         spent = RunFolder(folder).read_summary()["training_seconds"]
         print(f"\nR = {acceleration:g}, trained in {spent:.0f} s\n{text_table(evaluation.summary)}\n{report}")
+        print(started(RunFolder(folder), prepared["test"]))
 
 
 if __name__ == "__main__":
