@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convexrecon.data import sample_batch
-from convexrecon.data.order_statistic import order_statistic
+from convexrecon.data.order_statistic import order_statistics
 from convexrecon.data.prepared_files import SliceKey, read_sample, samples_of_folder
 from convexrecon.data.prepared_shots import SHOT_LAYOUTS, load_shots, shots_kept
 from convexrecon.data.sample_batch import Batch as Batch
@@ -280,12 +280,12 @@ def _volume_scale(path: Path, modified: int, frames: int, shape: tuple[int, ...]
         return float(bright(torch.cat(list(magnitudes()))))
     # No more of a volume is held than a slab. The same number as `bright` finds of all of it.
     if entries > sample_batch.QUANTILE_ENTRIES:
-        found = order_statistic(magnitudes, math.ceil(0.95 * entries))
+        found, largest = order_statistics(magnitudes, [math.ceil(0.95 * entries), entries])
     else:
         rank = torch.tensor(0.95) * (entries - 1)
-        low, high = (torch.tensor(order_statistic(magnitudes, int(rank) + k)) for k in (1, 2))
-        found = float(torch.lerp(low, high, rank - int(rank)))
-    return found if found > 0 else order_statistic(magnitudes, entries)
+        low, high, largest = order_statistics(magnitudes, [int(rank) + 1, int(rank) + 2, entries])
+        found = float(torch.lerp(torch.tensor(low), torch.tensor(high), rank - int(rank)))
+    return found if found > 0 else largest
 
 
 def _shuffled(items: list[Item], rng: torch.Generator | None) -> list[Item]:
