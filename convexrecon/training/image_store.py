@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convexrecon.data.atomic_hdf5 import atomic_hdf5
+from convexrecon.data.atomic_hdf5 import atomic_hdf5_in_parts
 from convexrecon.data.dataset import Batch, PreparedSlices
 
 
@@ -28,11 +28,17 @@ def slice_keys(data: PreparedSlices) -> list[str]:
 
 
 def write_store(path: Path, items: Iterable[tuple[Sequence[str], Tensor]]) -> None:
-    """Write images (B, *N) under their names; the file appears when the last one is written."""
-    with atomic_hdf5(path) as file:
+    """Write images (B, *N) under their names; the file appears when the last one is written.
+
+    It is closed while the next images are made, so that memory is the same for any number of them.
+    """
+    with atomic_hdf5_in_parts(path) as part:
+        with part():
+            pass  # a store of nothing is a file, too
         for keys, images in items:
-            for key, image in zip(keys, images, strict=True):
-                file.create_dataset(key, data=image.detach().cpu().numpy())
+            with part() as file:
+                for key, image in zip(keys, images, strict=True):
+                    file.create_dataset(key, data=image.detach().cpu().numpy())
 
 
 def read_store(path: Path, keys: Sequence[str]) -> Tensor:
