@@ -28,6 +28,8 @@ from convexrecon.physics.shot_sampling import covered_region, covered_share, den
 # Of the targets, which converge to a few digits more than noise leaves them.
 TARGET_LAM = 1e-4
 TARGET_ITERATIONS = 60
+# Of a smaller centre, in cycles, no patches are taken.
+LEAST_FOR_PATCHES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +183,7 @@ def prepare_shots(
 def shot_maps(samples: Tensor, trajectory: Trajectory, settings: PreparationSettings) -> Tensor:
     """Sensitivity maps (C, *N) of samples (C, shots, S), from the densely sampled centre, at most the settings' square.
 
-    By the settings' method in 2-D; in 3-D, and from a centre that is too small for its kernels, by root-sum-of-squares.
+    By the settings' method in 2-D; in 3-D, and from a centre of fewer than eight cycles, by root-sum-of-squares.
 
     Raises:
         InputError: the centre is not sampled densely anywhere, or no pixel has a sensitivity.
@@ -194,13 +196,16 @@ def shot_maps(samples: Tensor, trajectory: Trajectory, settings: PreparationSett
             "calibration: the centre of k-space is not sampled densely; expected a sample in nearly every cell of one "
             f"cycle of the central {LEAST_CALIBRATION} x {LEAST_CALIBRATION} to estimate coil sensitivities"
         )
-    planar = len(trajectory.shape) == 2 and extent >= 2 * settings.espirit_kernel
+    # So that there are as many patches as what they span has dimensions: a patch's cycles and those of a sensitivity.
+    kernel = min(settings.espirit_kernel, extent // 2 - 1)
+    planar = len(trajectory.shape) == 2 and extent >= LEAST_FOR_PATCHES
     found = noncartesian_maps(
         samples.flatten(1).unsqueeze(0),
         trajectory.coordinates.flatten(0, 1).to(samples.device),
         trajectory.shape,
         method=settings.maps if planar else "root-sum-of-squares",
         calibration=extent,
+        kernel=kernel,
     )[0]
     if not bool(found.any()):
         raise InputError("no pixel has a coil sensitivity (is the slice empty, or noise alone?); expected an object")

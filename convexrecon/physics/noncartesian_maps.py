@@ -29,6 +29,7 @@ def noncartesian_maps(
     *,
     method: MapsMethod = "espirit",
     calibration: int = 24,
+    kernel: int = 6,
     threshold: float = 0.02,
 ) -> Tensor:
     """Sensitivity maps from the low-resolution centre of k-space: `gridded_calibration`, then a Cartesian method.
@@ -40,6 +41,7 @@ def noncartesian_maps(
         method: ``espirit`` or ``walsh`` of `sensitivity_maps`, 2-D; or ``root-sum-of-squares``, 2-D and 3-D:
             low-resolution coil images over the root of their sum of squares, with their phase.
         calibration: side of the central region, in cycles per field of view.
+        kernel: side of the patches of ``espirit``, in samples; less than half of the region's.
         threshold: pixels below this times the largest root-sum-of-squares are outside; not for ``espirit``.
 
     Returns:
@@ -58,7 +60,7 @@ def noncartesian_maps(
     if len(shape) != 2 or method == "root-sum-of-squares":
         return _low_resolution_maps(centre, shape, threshold)
     plane = (shape[0], shape[1])
-    return espirit(centre, plane) if method == "espirit" else walsh(centre, plane, threshold=threshold)
+    return espirit(centre, plane, kernel=kernel) if method == "espirit" else walsh(centre, plane, threshold=threshold)
 
 
 def gridded_calibration(samples: Tensor, coordinates: Tensor, shape: tuple[int, ...], size: int = 24) -> Tensor:

@@ -12,18 +12,21 @@ import torch
 from convexrecon.data.dataset import PreparedSlices, batch_plan, batches
 from convexrecon.data.ismrmrd_samples import Units, read_samples
 from convexrecon.data.ismrmrd_writing import write_samples
+from convexrecon.data.kspace_simulation import simulate_slice
 from convexrecon.data.noncartesian_simulation import simulate_trajectories
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.sample_batch import stack
 from convexrecon.data.shared_trajectories import fourier_of, trajectory_of
-from convexrecon.data.shot_preparation import has_trajectory
+from convexrecon.data.shot_preparation import has_trajectory, shot_maps
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.errors import InputError
 from convexrecon.physics.density_compensation import pipe_menon
 from convexrecon.physics.masks import MaskSettings
+from convexrecon.physics.noncartesian_maps import noncartesian_maps
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
-from convexrecon.physics.nufft import uncentre_samples
+from convexrecon.physics.nufft import Nufft, uncentre_samples
 from convexrecon.physics.shot_sampling import kept_shots
+from convexrecon.physics.trajectories import radial
 from convexrecon.seeding import derive_seed
 
 SHOTS = MaskSettings("shots", 4)
@@ -225,3 +228,25 @@ def test_damaged_files_are_refused(damage: Any, message: str, prepared_shots: Pa
         damage(file)
     with pytest.raises(InputError, match=message):
         PreparedSlices(tmp_path, SHOTS).load(0)
+
+
+@pytest.mark.parametrize("extent", [8, 10])
+def test_patches_are_taken_of_a_small_centre_too(extent: int) -> None:
+    one = simulate_slice((64, 64), coils=6, seed=3)
+    whole = trajectory_of(radial((64, 64), 50), (64, 64))
+    flat = whole.coordinates.flatten(0, 1)
+    samples = Nufft(flat, (64, 64), 1e-6).forward(one.maps * one.image)
+
+    object_ = one.image.abs() > 0.1 * one.image.abs().max()
+
+    def error(maps: torch.Tensor) -> float:
+        """Of the unit vectors over coils, where there is an object."""
+        overlap = (maps.conj() * one.maps).sum(0).abs() / torch.linalg.vector_norm(one.maps, dim=0)
+        return float((1 - overlap[object_ & maps.any(0)].square()).clamp_min(0).mean().sqrt())
+
+    found = shot_maps(
+        samples.unflatten(-1, whole.coordinates.shape[:2]), whole, PreparationSettings(calibration=extent)
+    )
+    plain = noncartesian_maps(samples[None], flat, (64, 64), method="root-sum-of-squares", calibration=extent)[0]
+    assert float(found.any(0)[object_].float().mean()) > 0.9
+    assert error(found) < 0.5 * error(plain)
