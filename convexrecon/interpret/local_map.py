@@ -22,7 +22,7 @@ from convexrecon.denoisers.patchwise import receptive_field
 from convexrecon.errors import InputError
 from convexrecon.interpret.block_states import block_states
 from convexrecon.interpret.pixel import check_pixel
-from convexrecon.physics.conjugate_gradient import conjugate_gradient
+from convexrecon.physics.conjugate_gradient import regularized_solve
 from convexrecon.physics.data_consistency import GradientDataConsistency, ProximalDataConsistency
 from convexrecon.physics.forward_model import ForwardModel
 
@@ -212,9 +212,8 @@ class _HeldBlock:
         return image, torch.zeros_like(image)
 
     def _solve(self, rhs: Tensor, lam: float) -> Tensor:
-        return conjugate_gradient(
-            lambda x: self.sense.normal(x) + lam * x, rhs, tolerance=self.tolerance, max_iterations=MAX_ITERATIONS
-        ).solution
+        solved = regularized_solve(self.sense, rhs, lam, tolerance=self.tolerance, max_iterations=MAX_ITERATIONS)
+        return solved.solution
 
 
 @dataclass(frozen=True, eq=False)

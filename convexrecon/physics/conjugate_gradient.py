@@ -37,6 +37,7 @@ def conjugate_gradient(
     tolerance: float = 1e-6,
     max_iterations: int = 30,
     initial: Tensor | None = None,
+    precondition: Callable[[Tensor], Tensor] | None = None,
 ) -> CgResult:
     """Solve ``normal(x) = rhs`` for a Hermitian positive definite operator, per sample of the batch.
 
@@ -50,17 +51,23 @@ def conjugate_gradient(
         tolerance: relative residual at which a sample stops.
         max_iterations: most steps for any sample.
         initial: (B, *N) starting point, zero if None.
+        precondition: M, near to the inverse of `normal`, Hermitian positive definite and acting on each sample alone:
+            iterations follow the spread of the eigenvalues of M normal. The residual that stops them is not
+            preconditioned.
     """
     solution = torch.zeros_like(rhs) if initial is None else initial.clone()
     residual = rhs.clone() if initial is None else rhs - normal(initial)
-    direction = residual.clone()
-    energy = inner(residual, residual)
+    lifted = residual if precondition is None else precondition(residual)
+    direction = lifted.clone()
+    # r^H M r, which the steps are made from, and r^H r, which stops them.
+    energy = inner(residual, lifted)
+    left = energy if precondition is None else inner(residual, residual)
     rhs_energy = inner(rhs, rhs)
     target = tolerance**2 * rhs_energy
     iterations = torch.zeros(rhs.shape[0], dtype=torch.int64, device=rhs.device)
     spread = (-1,) + (1,) * (rhs.ndim - 1)
     for _ in range(max_iterations):
-        moving = energy > target
+        moving = left > target
         if not bool(moving.any()):
             break
         image = normal(direction)
@@ -69,13 +76,45 @@ def conjugate_gradient(
         step = torch.where(moving, energy / torch.where(moving, curvature, 1), 0)
         solution = solution + step.view(spread) * direction
         residual = residual - step.view(spread) * image
-        new_energy = inner(residual, residual)
+        lifted = residual if precondition is None else precondition(residual)
+        new_energy = inner(residual, lifted)
         ratio = torch.where(moving, new_energy / torch.where(moving, energy, 1), 0)
-        direction = residual + ratio.view(spread) * direction
+        direction = lifted + ratio.view(spread) * direction
         energy = torch.where(moving, new_energy, energy)
+        left = energy if precondition is None else torch.where(moving, inner(residual, residual), left)
         iterations += moving
-    relative = (energy / torch.where(rhs_energy > 0, rhs_energy, 1)).sqrt()
+    relative = (left / torch.where(rhs_energy > 0, rhs_energy, 1)).sqrt()
     return CgResult(solution, iterations, relative)
+
+
+def regularized_solve(
+    sense: ForwardModel,
+    rhs: Tensor,
+    lam: Tensor | float,
+    *,
+    tolerance: float = 1e-6,
+    max_iterations: int = 30,
+    initial: Tensor | None = None,
+) -> CgResult:
+    """``(A^H A + lam)^-1 b`` by conjugate gradients, preconditioned where the model has a preconditioner.
+
+    Args:
+        sense: the operator A; not differentiated.
+        rhs: b, (B, *N) complex.
+        lam: positive.
+        tolerance: relative residual at which a sample stops.
+        max_iterations: most steps for any sample.
+        initial: (B, *N) starting point, zero if None.
+    """
+    preconditioner = sense.preconditioner
+    return conjugate_gradient(
+        lambda x: sense.normal(x) + lam * x,
+        rhs,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        initial=initial,
+        precondition=None if preconditioner is None else lambda r: preconditioner.solve(r, lam),
+    )
 
 
 def proximal_solve(
@@ -108,12 +147,8 @@ class _ProximalSolve(torch.autograd.Function):
     def forward(
         ctx: Any, sense: ForwardModel, adjoint_kspace: Tensor, image: Tensor, lam: Tensor, tol: float, steps: int
     ) -> Tensor:
-        result = conjugate_gradient(
-            lambda x: sense.normal(x) + lam * x,
-            adjoint_kspace + lam * image,
-            tolerance=tol,
-            max_iterations=steps,
-            initial=image,
+        result = regularized_solve(
+            sense, adjoint_kspace + lam * image, lam, tolerance=tol, max_iterations=steps, initial=image
         ).solution
         ctx.sense, ctx.tol, ctx.steps = sense, tol, steps
         ctx.save_for_backward(image, lam, result)
@@ -122,11 +157,6 @@ class _ProximalSolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         image, lam, result = ctx.saved_tensors
-        pulled = conjugate_gradient(
-            lambda x: ctx.sense.normal(x) + lam * x,
-            gradient,
-            tolerance=ctx.tol,
-            max_iterations=ctx.steps,
-        ).solution
+        pulled = regularized_solve(ctx.sense, gradient, lam, tolerance=ctx.tol, max_iterations=ctx.steps).solution
         of_lam = (pulled.conj() * (image - result)).real.sum().reshape(lam.shape)
         return None, pulled, lam * pulled, of_lam, None, None

@@ -7,6 +7,13 @@ import torch
 from torch import Tensor
 
 
+class Preconditioner(Protocol):
+    """An approximate inverse of A^H A + lam, Hermitian and positive definite, for far less than an A^H A."""
+
+    def solve(self, residual: Tensor, lam: Tensor | float) -> Tensor:
+        """(B, *N) complex and lam > 0 -> (B, *N), of each sample alone."""
+
+
 class ForwardModel(Protocol):
     """A linear model A of norm about one, as `Sense` and `NonCartesianSense` are."""
 
@@ -30,6 +37,10 @@ class ForwardModel(Protocol):
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H A x: image (B, *N) -> image (B, *N)."""
+
+    @property
+    def preconditioner(self) -> Preconditioner | None:
+        """What conjugate gradients on A^H A + lam converge faster with; None where nothing helps."""
 
     def to(self, device: torch.device | str) -> "ForwardModel":
         """The same operator on another device."""

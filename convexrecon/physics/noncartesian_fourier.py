@@ -104,7 +104,7 @@ class NonCartesianFourier:
 
     def normal(self, image: Tensor) -> Tensor:
         """``s^2 F^H W F x``: image (B, C, *N) complex -> image (B, C, *N), by convolution."""
-        return padded_convolution(image, self._transfer(image.dtype))
+        return padded_convolution(image, self.transfer(image.dtype))
 
     def to(self, device: torch.device | str) -> "NonCartesianFourier":
         """The same on another device, one object however often it is asked for; itself where it is there already."""
@@ -116,8 +116,8 @@ class NonCartesianFourier:
             self._moved[there] = NonCartesianFourier(self.coordinates.to(there), self.shape, weights, self.eps)
         return self._moved[there]
 
-    def _transfer(self, dtype: torch.dtype) -> Tensor:
-        """(B or 1, *2N) real: the spectrum of the scaled point spread function."""
+    def transfer(self, dtype: torch.dtype) -> Tensor:
+        """(B or 1, *2N) real, DC at index 0: the spectrum of the scaled point spread function, for complex `dtype`."""
         if dtype == torch.complex64:
             return self._scaled_kernel[1]
         if dtype not in self._transfers:

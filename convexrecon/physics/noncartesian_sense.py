@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from convexrecon.errors import InputError
+from convexrecon.physics.circulant_preconditioner import CirculantPreconditioner, circulant_eigenvalues
 from convexrecon.physics.noncartesian_fourier import NonCartesianFourier, joined_trajectories
 
 # Complex numbers on the doubled grid at once in `normal`: 2 MB in single precision, about a cache (a third faster than
@@ -119,6 +121,12 @@ class NonCartesianSense:
         for maps in self.maps.split(coils, dim=1):
             total = total + (maps.conj() * self.fourier.normal(maps * image.unsqueeze(1))).sum(1)
         return total
+
+    @cached_property
+    def preconditioner(self) -> CirculantPreconditioner:
+        """An inverse of A^H A + lam from the nearest circulant, in a third of the time of an A^H A; kept."""
+        eigenvalues = circulant_eigenvalues(self.fourier.transfer(self.maps.dtype), self.maps)
+        return CirculantPreconditioner(eigenvalues, self.maps.abs().amax(1) > 0)
 
     def to(self, device: torch.device | str) -> "NonCartesianSense":
         """The same operator on another device."""
