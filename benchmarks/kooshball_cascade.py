@@ -7,7 +7,7 @@ import torch
 from kooshball_scan import Scan
 from torch import Tensor
 
-from convexrecon.cascade import Block, Cascade, input_channels, support, to_channels
+from convexrecon.cascade import Block, Cascade, support, to_channels
 from convexrecon.convex.arrangements import draw_gates
 from convexrecon.convex.patches import BlockBatch
 from convexrecon.convex.program import BlockSolution, ProgramSettings, solve_program
@@ -30,18 +30,18 @@ def fit_block(
     units: int,
     kernel: int,
     seed: int,
-    starts: Sequence[Tensor] | None = None,
+    others: Sequence[Sequence[Tensor]] | None = None,
     pixels: int = PIXELS,
 ) -> BlockSolution:
     """The certified optimum of a block's program on volumes (1, *N), a share of the pixels drawn from each.
 
-    Its denoiser sees the images, and what they started as if that is given.
+    Its denoiser sees the images and, of each volume, as many others as are given, of which it corrects none.
     """
     total = sum(int((scan.target != 0).sum()) for scan in scans)
 
     def features(number: int) -> Tensor:
-        seen = {"image": images[number]} | ({} if starts is None else {"initial": starts[number]})
-        return input_channels(seen, list(seen))
+        seen = [images[number], *([] if others is None else others[number])]
+        return torch.cat([to_channels(image) for image in seen], 1)
 
     def stream() -> Iterator[BlockBatch]:
         for number, (scan, image) in enumerate(zip(scans, images, strict=True)):
@@ -79,7 +79,7 @@ def fit_cascade(
     for index in range(steps + 1):
         started = time.perf_counter()
         # Before the first block the image is what it starts as.
-        solved = fit_block(scans, images, units, kernel, index, None if index == 0 else starts, pixels)
+        solved = fit_block(scans, images, units, kernel, index, None if index == 0 else [[s] for s in starts], pixels)
         denoiser = GatedDenoiser(solved.gates, solved.solution.weights, constant=True)
         inputs = ("image",) if index == 0 else ("image", "initial")
         block = Block(denoiser, NoDataConsistency(), inputs=inputs, patch=patch)

@@ -46,6 +46,7 @@ def solve_l1_wavelet(
     tolerance: float = 5e-4,
     levels: int | Sequence[int] | None = None,
     shifts: int = 4,
+    initial: Tensor | None = None,
 ) -> L1WaveletResult:
     """`l1_wavelet_of_adjoint` of k-space: y -> A^H y, once, and the same arguments.
 
@@ -58,13 +59,21 @@ def solve_l1_wavelet(
         tolerance: relative change at which a slice stops.
         levels: wavelet levels.
         shifts: how many shifted wavelet grids.
+        initial: the image to start from, (B, *N).
 
     Raises:
         InputError: an argument out of range, or k-space of a shape that the operator does not have.
     """
     _check(sense, lam, iterations, shifts)
     return l1_wavelet_of_adjoint(
-        sense, sense.adjoint(kspace), lam, iterations=iterations, tolerance=tolerance, levels=levels, shifts=shifts
+        sense,
+        sense.adjoint(kspace),
+        lam,
+        iterations=iterations,
+        tolerance=tolerance,
+        levels=levels,
+        shifts=shifts,
+        initial=initial,
     )
 
 
@@ -77,6 +86,7 @@ def l1_wavelet_of_adjoint(
     tolerance: float = 5e-4,
     levels: int | Sequence[int] | None = None,
     shifts: int = 4,
+    initial: Tensor | None = None,
 ) -> L1WaveletResult:
     """``min_z 1/2 ||A R z - y||^2 + lam ||W z||_1``, x = R z, over the details of a db4 wavelet transform W.
 
@@ -96,14 +106,17 @@ def l1_wavelet_of_adjoint(
         tolerance: relative change of the image between iterations at which a slice stops.
         levels: wavelet levels, of all axes or of each; by default up to 4, fewer for short axes.
         shifts: how many shifted wavelet grids, 1 to 8; 1 is the plain transform.
+        initial: the image to start from, (B, *N); ten CG iterations with a penalty of 0.01 if None.
 
     Raises:
         InputError: an argument out of range.
     """
     _check(sense, lam, iterations, shifts)
-    start = conjugate_gradient(
-        lambda x: sense.normal(x) + 1e-2 * x, adjoint_kspace, tolerance=1e-5, max_iterations=10
-    ).solution
+    start = initial
+    if start is None:
+        start = conjugate_gradient(
+            lambda x: sense.normal(x) + 1e-2 * x, adjoint_kspace, tolerance=1e-5, max_iterations=10
+        ).solution
     shape = tuple(start.shape[1:])
     levels = default_levels(shape) if levels is None else levels
     depths = (levels,) * len(shape) if isinstance(levels, int) else tuple(levels)
