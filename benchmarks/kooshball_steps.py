@@ -1,8 +1,8 @@
 """A convex cascade of learned gradient steps for `kooshball_speed.py`: an A^H A a step, and no conjugate gradients.
 
-The first block sees A^H y alone. Every other sees the image z that the one before has made, the preconditioned residual
-``M A^H (y - A z)``, and the image that z was made from: what a step of gradient descent with momentum is made of, each
-with filters and gates of its own. Every block is a convex program, solved to a certificate.
+The first block sees ``M A^H y``, M the preconditioner. Every other sees the image z that the one before has made, the
+preconditioned residual ``M A^H (y - A z)``, and the image that z was made from: what a step of gradient descent with
+momentum is made of, each with filters and gates of its own. Every block is a convex program, solved to a certificate.
 """
 
 import time
@@ -20,15 +20,19 @@ from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.forward_model import ForwardModel
 
-# Of the residual's preconditioner, relative to ||A||^2 <= 1.
+# Of the preconditioner, relative to ||A||^2 <= 1.
 LAM = 0.03
 
 
 def seen_by(sense: ForwardModel, adjoint_kspace: Tensor, image: Tensor, before: Tensor) -> list[Tensor]:
     """What a block sees: the image, the preconditioned residual, and the image before; (B, *N) each."""
-    residual = adjoint_kspace - sense.normal(image)
+    return [image, lifted(sense, adjoint_kspace - sense.normal(image)), before]
+
+
+def lifted(sense: ForwardModel, residual: Tensor) -> Tensor:
+    """M r, (B, *N)."""
     preconditioner = sense.preconditioner
-    return [image, residual if preconditioner is None else preconditioner.solve(residual, LAM), before]
+    return residual if preconditioner is None else preconditioner.solve(residual, LAM)
 
 
 def denoised(denoiser: GatedDenoiser, seen: Sequence[Tensor], support: Tensor) -> Tensor:
@@ -51,8 +55,9 @@ class LearnedSteps:
     def images(self, sense: ForwardModel, kspace: Tensor) -> Iterator[Tensor]:
         """The image after every block, (B, *N)."""
         support = sense.maps.abs().amax(1) > 0
-        adjoint_kspace = before = sense.adjoint(kspace)
-        image = denoised(self.denoisers[0], [adjoint_kspace], support)
+        adjoint_kspace = sense.adjoint(kspace)
+        before = lifted(sense, adjoint_kspace)
+        image = denoised(self.denoisers[0], [before], support)
         yield image
         for denoiser in self.denoisers[1:]:
             seen = seen_by(sense, adjoint_kspace, image, before)
@@ -69,7 +74,7 @@ class LearnedSteps:
 def fit_steps(scans: Sequence[Scan], products: int, units: int, kernel: int, pixels: int) -> LearnedSteps:
     """A cascade of so many A^H A, and a block more, fitted block by block."""
     supports = [one.sense.maps.abs().amax(1) > 0 for one in scans]
-    before = [one.start for one in scans]
+    before = [lifted(one.sense, one.start) for one in scans]
     seen: list[list[Tensor]] = [[start] for start in before]
     denoisers: list[GatedDenoiser] = []
     for index in range(products + 1):
