@@ -9,6 +9,8 @@ from torch import Tensor
 # Half cycles either way that the eigenvalues are averaged over: nine tenths of the power of the maps of a volume. Twice
 # as many take eight times as long and save no iteration.
 _REACH = 5
+# Numbers that a convolution may write its patches to at once, as some do: 128 MB.
+_ENTRIES_AT_ONCE = 1 << 25
 # Pixels of an axis that the maps' power is found from, about: smooth maps need no more.
 _PIXELS = 16
 
@@ -61,7 +63,13 @@ def circulant_eigenvalues(transfer: Tensor, maps: Tensor, *, reach: int = _REACH
     ends = [end for h in reversed(reaches) for end in (h, h - 1)]
     padded = F.pad(transfer.unsqueeze(0), ends, mode="circular")
     convolve = F.conv2d if len(shape) == 2 else F.conv3d
-    return convolve(padded, power.unsqueeze(1), stride=2, groups=len(transfer))[0].clamp_min(0)
+    rows = max(1, _ENTRIES_AT_ONCE // (power[0].numel() * len(maps) * max(1, maps[0, 0, 0].numel())))
+    parts = []
+    for start in range(0, shape[0], rows):
+        count = min(rows, shape[0] - start)
+        seen = padded.narrow(2, 2 * start, 2 * (count - 1) + power.shape[1])
+        parts.append(convolve(seen, power.unsqueeze(1), stride=2, groups=len(transfer))[0])
+    return torch.cat(parts, 1).clamp_min(0)
 
 
 def _power(maps: Tensor, reach: int, pixels: int) -> Tensor:

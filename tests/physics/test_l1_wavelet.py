@@ -91,6 +91,16 @@ def test_shifted_grids_help_and_converge() -> None:
     assert int(four.iterations) < 400
 
 
+def test_it_converges_to_the_same_image_from_any_start() -> None:
+    sense, kspace, _ = _scene((32, 48))
+    usual = solve_l1_wavelet(sense, kspace, 0.02, iterations=2000, tolerance=1e-9).image
+    zero = torch.zeros_like(usual)
+    one_step = solve_l1_wavelet(sense, kspace, 0.02, iterations=1, initial=zero).image
+    from_zero = solve_l1_wavelet(sense, kspace, 0.02, iterations=2000, tolerance=1e-9, initial=zero).image
+    assert float((one_step - usual).norm()) > 0.1 * float(usual.norm())
+    assert float((from_zero - usual).norm()) < 1e-4 * float(usual.norm())
+
+
 def test_nothing_is_reconstructed_where_no_coil_sees() -> None:
     sense, kspace, _ = _scene((45, 53))
     unseen = sense.maps.abs().sum(1) == 0
