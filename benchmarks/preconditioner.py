@@ -25,7 +25,7 @@ from convexrecon.physics.noncartesian_fourier import NonCartesianFourier
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.trajectories import radial, spiral
 
-COUNTS = (1, 2, 3, 4, 6, 10)
+COUNTS = (1, 2, 4, 8)
 
 
 def planar_scan(coordinates: Tensor, size: int, coils: int, seed: int, noise: float) -> Scan:
@@ -66,7 +66,7 @@ def rows(name: str, one: Scan, lam: float) -> None:
         ).solution
 
     helped = one.sense.preconditioner
-    exact = solved(150, lambda r: helped.solve(r, lam))
+    exact = solved(80, lambda r: helped.solve(r, lam))
     alone = without_maps(one.sense)
     kinds = {
         "plain": None,

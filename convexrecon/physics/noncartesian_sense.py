@@ -124,7 +124,7 @@ class NonCartesianSense:
 
     @cached_property
     def preconditioner(self) -> CirculantPreconditioner:
-        """An inverse of A^H A + lam from the nearest circulant, in a third of the time of an A^H A; kept."""
+        """An approximate inverse of A^H A + lam, for no more than an A^H A once and next to nothing after; kept."""
         eigenvalues = circulant_eigenvalues(self.fourier.transfer(self.maps.dtype), self.maps)
         return CirculantPreconditioner(eigenvalues, self.maps.abs().amax(1) > 0)
 

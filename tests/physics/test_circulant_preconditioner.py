@@ -74,7 +74,7 @@ def test_eigenvalues_are_the_diagonal_of_the_normal_matrix_in_kspace(
         return torch.fft.fftn(image, dim=axes, norm="ortho")
 
     exact = matrix_of(in_kspace, sense.maps[:, 0]).diagonal(dim1=1, dim2=2).real
-    found = circulant_eigenvalues(sense.fourier.transfer(torch.complex128), sense.maps, reach=99, pixels=99)
+    found = circulant_eigenvalues(sense.fourier.transfer(torch.complex128), sense.maps, reach=99)
     torch.testing.assert_close(found.flatten(1), exact, atol=1e-9, rtol=1e-9)
 
 
@@ -82,9 +82,9 @@ def test_eigenvalues_are_the_diagonal_of_the_normal_matrix_in_kspace(
 def test_few_frequencies_and_pixels_of_smooth_maps_are_enough(shape: tuple[int, ...]) -> None:
     sense = scan_like(shape)
     transfer = sense.fourier.transfer(torch.complex64)
-    exact = circulant_eigenvalues(transfer, sense.maps, reach=99, pixels=99)
+    exact = circulant_eigenvalues(transfer, sense.maps, reach=99)
     found = circulant_eigenvalues(transfer, sense.maps)
-    assert float((found - exact).norm() / exact.norm()) < 0.2
+    assert float((found - exact).norm() / exact.norm()) < (0.1 if len(shape) == 2 else 0.2)
     assert float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.02)
 
 
