@@ -1,5 +1,6 @@
 """The outer loop and the line search that Newton's methods in variational weights share."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -74,7 +75,8 @@ def shortened(
     while length > shortest:
         trial = evaluate(length)
         rounding = 1e-14 * (abs(point.value) + abs(trial.value))
-        if trial.value <= point.value + 1e-4 * length * min(expected, 0.0) + rounding:
+        # At Inf there is no ridge solution; its rounding is Inf too.
+        if trial.value < math.inf and trial.value <= point.value + 1e-4 * length * min(expected, 0.0) + rounding:
             return trial if bool((trial.t != point.t).any()) else None
         length /= 2
     return None

@@ -76,6 +76,8 @@ def nuclear_newton(
     point = _evaluate(quadratic, _start(quadratic, initial, beta), beta)
     if point.value == float("inf"):
         point = _evaluate(quadratic, torch.zeros_like(point.t), beta)
+        if quadratic.indefinite:  # phi is not convex: there is nothing to descend to
+            max_iterations = 0
 
     def step(point: _Point, gap: float) -> _Point | None:
         return _step(quadratic, point, beta, min(1e-4, max(1e-3 * gap, 1e-12)))

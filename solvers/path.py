@@ -13,7 +13,7 @@ from .least_squares import least_squares
 from .nuclear_newton import nuclear_newton
 from .penalties import GroupLasso, NuclearNorm, Penalty
 from .proximal_gradient import proximal_gradient
-from .quadratics import DenseQuadratic, Quadratic
+from .quadratics import SINGLE_ROUNDING, DenseQuadratic, IndefiniteError, Quadratic
 from .reused_factor import ReusedFactor
 from .solution import Solution
 from .variational_newton import RIDGE_START, variational_newton
@@ -22,6 +22,8 @@ from .variational_newton import RIDGE_START, variational_newton
 ADMM_FIRST = 60
 # Of the last step along a path, in beta, how much is gone on with at most.
 LONGEST = 1.0
+# What is added to an indefinite H, relative to its norm: as little as is enough.
+STEADYING = (SINGLE_ROUNDING, 10 * SINGLE_ROUNDING, 100 * SINGLE_ROUNDING)
 
 
 def geometric_betas(largest: float, ratio: float, count: int) -> list[float]:
@@ -51,6 +53,9 @@ def solve(
     iterations of ADMM, which costs less where it converges; ADMM for other penalties. Where H is only known by
     products: accelerated proximal gradient.
 
+    An H whose products were rounded so that it is indefinite, which at small beta tells, is steadied: the solution is
+    near the optimum, and seldom certified. More digits in H are what helps.
+
     Args:
         quadratic: f.
         penalty: R.
@@ -63,6 +68,7 @@ def solve(
     Raises:
         ValueError: beta < 0 or not finite, NaN or Inf in H or c, `initial` of another shape, `systems` of another
             quadratic.
+        IndefiniteError: H has eigenvalues below zero that rounding does not explain, and they matter.
     """
     check_beta(beta)
     _check(quadratic, initial)
@@ -71,18 +77,55 @@ def solve(
         certificate = certify(quadratic, penalty, beta, zero, zero)
         return Solution(zero, beta, certificate, 0, certificate.relative_gap <= tolerance)
     limit = {} if max_iterations is None else {"max_iterations": max_iterations}
-    if isinstance(quadratic, DenseQuadratic):
-        if beta == 0:
-            return least_squares(quadratic)
-        if isinstance(penalty, GroupLasso):
-            start = None if initial is None else initial.flatten(1).norm(dim=1) / beta
-            return variational_newton(
-                quadratic, beta, start=start, initial=initial, tolerance=tolerance, systems=systems, **limit
-            )
-        if isinstance(penalty, NuclearNorm):
-            return _nuclear(quadratic, beta, tolerance, initial, limit)
-        return admm(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
-    return proximal_gradient(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
+    if not isinstance(quadratic, DenseQuadratic):
+        return proximal_gradient(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
+    if beta == 0:
+        return least_squares(quadratic)
+    try:
+        found = _dense(quadratic, penalty, beta, tolerance, initial, limit, systems)
+        if found.converged or limit or not quadratic.indefinite:
+            return found
+    except IndefiniteError:
+        pass
+    # A convex program nearby; what its optimum is worth is measured on the one that was given.
+    found = _dense(_convex(quadratic), penalty, beta, tolerance, initial, limit, None)
+    certificate = certify(quadratic, penalty, beta, found.weights)
+    return replace(found, certificate=certificate, converged=certificate.relative_gap <= tolerance)
+
+
+def _convex(quadratic: DenseQuadratic) -> DenseQuadratic:
+    """Steadied by as little as makes H positive definite.
+
+    Raises:
+        IndefiniteError: that is more than rounding explains.
+    """
+    for share in STEADYING:
+        steady = quadratic.steadied(share)
+        if not steady.indefinite:
+            return steady
+    raise IndefiniteError(
+        f"quadratic: expected H positive semidefinite up to rounding, found an eigenvalue below {-STEADYING[-1]:g} of "
+        "its norm"
+    )
+
+
+def _dense(
+    quadratic: DenseQuadratic,
+    penalty: Penalty,
+    beta: float,
+    tolerance: float,
+    initial: Tensor | None,
+    limit: dict[str, int],
+    systems: ReusedFactor | None,
+) -> Solution:
+    if isinstance(penalty, GroupLasso):
+        start = None if initial is None else initial.flatten(1).norm(dim=1) / beta
+        return variational_newton(
+            quadratic, beta, start=start, initial=initial, tolerance=tolerance, systems=systems, **limit
+        )
+    if isinstance(penalty, NuclearNorm):
+        return _nuclear(quadratic, beta, tolerance, initial, limit)
+    return admm(quadratic, penalty, beta, tolerance=tolerance, initial=initial, **limit)
 
 
 def _nuclear(

@@ -15,6 +15,12 @@ from .linear_maps import LinearMap
 from .processes import ALONE, Processes
 
 SINGLE_ROUNDING = 2e-8
+# Eigenvalues below zero by more than this share of the norm are not from sums in double precision.
+DOUBLE_ROUNDING = 1e-11
+
+
+class IndefiniteError(ValueError):
+    """H, which is positive semidefinite, has eigenvalues below zero that matter: its products have too few digits."""
 
 
 class Quadratic(Protocol):
@@ -90,23 +96,44 @@ class DenseQuadratic:
         return float(self.matrix.diagonal().mean())
 
     def shifted_inverse(self, shift: float) -> Callable[[Tensor], Tensor]:
-        """``R -> (H + shift I)^-1 R`` on (G, d, any), by a Cholesky factor that is computed once."""
+        """``R -> (H + shift I)^-1 R`` on (G, d, any), by a Cholesky factor that is computed once.
+
+        Raises:
+            IndefiniteError: H + shift I is not positive definite.
+        """
+        factor = self._shifted_factor(shift)
+        if factor is None:
+            raise IndefiniteError(
+                f"H: expected H + {shift:.3g} I positive definite, found an eigenvalue below zero, as rounding leaves "
+                "it; make its products in double precision, or take it `steadied()`, or a larger beta"
+            )
+        return lambda rhs: torch.cholesky_solve(rhs.flatten(0, 1), factor).view_as(rhs)
+
+    @property
+    def indefinite(self) -> bool:
+        """Whether H has eigenvalues that far below zero that its products were not in double precision; a factor."""
+        return self._shifted_factor(DOUBLE_ROUNDING * float(self.matrix.norm())) is None
+
+    def _shifted_factor(self, shift: float) -> Tensor | None:
         shifted = self.matrix.clone()
         shifted.diagonal().add_(shift)
-        factor = torch.linalg.cholesky(shifted)
-        return lambda rhs: torch.cholesky_solve(rhs.flatten(0, 1), factor).view_as(rhs)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        return None if bool(failed) else factor
 
     def scaled(self, factor: float) -> "DenseQuadratic":
         """With ``factor H`` for H."""
         return DenseQuadratic(factor * self.matrix, self.linear, self.tau)
 
-    def steadied(self) -> "DenseQuadratic":
+    def steadied(self, share: float = SINGLE_ROUNDING) -> "DenseQuadratic":
         """With a multiple of the identity added that makes up for single-precision products in H.
 
-        Their rounding leaves eigenvalues down to some 1e-8 of the largest below zero.
+        Their rounding leaves eigenvalues down to some 1e-8 of the largest below zero, of few rows more.
+
+        Args:
+            share: what is added, relative to the norm of H.
         """
         matrix = self.matrix.clone()
-        matrix.diagonal().add_(SINGLE_ROUNDING * float(matrix.norm()))
+        matrix.diagonal().add_(share * float(matrix.norm()))
         return DenseQuadratic(matrix, self.linear, self.tau)
 
     @classmethod

@@ -132,6 +132,8 @@ def variational_newton(
     point = program.at(_checked_start(program, start), initial)
     if point.value == float("inf"):
         point = program.at(torch.zeros_like(point.t))
+        if quadratic.indefinite:  # phi is not convex: there is nothing to descend to
+            max_iterations = 0
 
     last, slow = float("inf"), 0
 

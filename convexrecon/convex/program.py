@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.matrix_free import streamed_quadratic
 from convexrecon.convex.patches import Stream
+from convexrecon.convex.precise_statistics import refinement_of, solve_precisely
 from convexrecon.convex.program_settings import BlockSolution, ProgramSettings, choose_method, statistics_fit
 from convexrecon.convex.refinement import float64_parts, refined
 from convexrecon.convex.streamed_program import PATTERN_SHARE, solve_by_passes, strength
@@ -62,7 +63,8 @@ def solve_program(
     if method.name != "statistics":
         return solve_by_passes(stream, gates, settings, method, started, processes)
     statistics = accumulate(stream(), gates, constant=settings.constant, processes=processes)
-    quadratic = statistics.quadratic()
+    quadratic, pixels = statistics.quadratic(), statistics.pixels
+    del statistics  # its sums take as much memory as H
     accumulated = time.perf_counter()
     largest, beta = strength(quadratic, settings)
     solution = solve_statistics(quadratic, stream, gates, settings, beta, processes=processes)
@@ -70,7 +72,7 @@ def solve_program(
         gates=gates,
         solution=solution,
         beta_max=largest,
-        pixels=statistics.pixels,
+        pixels=pixels,
         seconds_accumulate=accumulated - started,
         seconds_solve=time.perf_counter() - accumulated,
         method=method,
@@ -99,15 +101,9 @@ def solve_statistics(
     """
     penalty, limit = penalty_named(settings.penalty), settings.max_iterations
     solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, initial=initial, max_iterations=limit)
-    if not solution.converged and limit is None:
-        quadratic = quadratic.steadied()
-        solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, initial=solution.weights)
-
-    def again(correlation: Tensor, weights: Tensor) -> Solution:
-        exact = replace(quadratic, linear=quadratic.multiply(weights) + correlation)
-        return solve(exact, penalty, beta, tolerance=settings.tolerance / 2, initial=weights)
-
-    return refined(solution, float64_parts(stream, gates, settings.constant), settings, again, processes)
+    again = refinement_of(quadratic, settings, beta)
+    precisely = partial(solve_precisely, stream, gates, settings, beta, processes)
+    return refined(solution, float64_parts(stream, gates, settings.constant), settings, again, precisely, processes)
 
 
 def program_path(

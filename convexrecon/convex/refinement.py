@@ -1,6 +1,8 @@
 """The certificate of a program measured on the data in float64, and what it falls short of mended."""
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,43 +18,75 @@ from convexrecon.solvers.quadratics import Part
 from convexrecon.solvers.solution import Solution
 
 # Each refinement gains about four digits; one is nearly always enough.
-MAX_REFINEMENTS = 4
+MAX_REFINEMENTS = 6
+# What is left of how far the dual norm is above beta, relative to beta, after a refinement worth repeating.
+WORTH_REPEATING = 0.25
+# .. and of that before the first; above a quarter of it rounding decides what the weights are.
+FAR_ABOVE = 10.0
+
+# Measured correlations A^T (T - A W) / n and W -> a solution of the program that has this gradient at W.
+Again = Callable[[Tensor, Tensor], Solution]
+# W -> a solution from products in double precision, started there, and how to refine it.
+Precisely = Callable[[Tensor], tuple[Solution, Again]]
 
 
 def refined(
     solution: Solution,
     parts: Callable[[], Iterator[Part]],
     settings: ProgramSettings,
-    again: Callable[[Tensor, Tensor], Solution],
+    again: Again,
+    precisely: Precisely,
     processes: Processes,
 ) -> Solution:
     """The solution with the certificate measured on the data; solved again where that falls short.
 
     With the measured correlations A^T (T - A W) / n at W, the quadratic with linear term
-    ``c' = H W + A^T (T - A W) / n`` has the data's exact gradient at W.
+    ``c' = H W + A^T (T - A W) / n`` has the data's exact gradient at W. Rounding E of the products then moves the next
+    optimum by about ``E ||W|| / beta`` of what is still missing: where inputs are correlated and beta is small that
+    is more than it mends, and the program is solved with products in double precision.
 
     Args:
         solution: from statistics or passes in which there is rounding.
         parts: the data in float64.
         settings: penalty and tolerance.
         again: measured correlations and W -> a solution of the quadratic with linear term c'.
+        precisely: called at most once, where refinement does not get there.
         processes: those that have a share of the data each; all of them get the same weights.
     """
     penalty, iterations = penalty_named(settings.penalty), solution.iterations
-    weights, best, least = solution.weights, None, float("inf")
+    best, pace, precise = None, _Pace(), False
     for _ in range(MAX_REFINEMENTS):
-        weights, _ = processes.agree_on(weights)
+        weights, _ = processes.agree_on(solution.weights)
         measured = measure_on_data(parts(), penalty, solution.beta, weights, processes)
-        correlation, (gap,) = processes.agree_on(measured.correlation, measured.certificate.relative_gap)
-        if best is None or gap < least:
-            best = Solution(weights, solution.beta, measured.certificate, iterations, gap <= settings.tolerance)
-            least = gap
-        if best.converged:
+        found = measured.certificate
+        correlation, (gap, above) = processes.agree_on(
+            measured.correlation, found.relative_gap, found.dual_norm / solution.beta - 1
+        )
+        if best is None or gap < best.certificate.relative_gap:
+            best = Solution(weights, solution.beta, found, iterations, gap <= settings.tolerance)
+        slow, pace = pace.slow(gap, above), _Pace(gap, above)
+        if best.converged or (slow and precise):
             break
-        nearer = again(correlation, weights)
-        weights, iterations = nearer.weights, iterations + nearer.iterations
+        if slow:
+            solution, again = precisely(best.weights)
+            pace, precise = _Pace(), True
+        else:
+            solution = again(correlation, weights)
+        iterations += solution.iterations
     assert best is not None
     return best
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """The last gap measured, and by which share of beta the dual norm was above it; before the first, W = 0's."""
+
+    gap: float = math.inf
+    above: float = FAR_ABOVE
+
+    def slow(self, gap: float, above: float) -> bool:
+        """Whether another refinement like the one that led here would not do."""
+        return above > WORTH_REPEATING * self.above or gap > self.gap / 2
 
 
 def float64_parts(stream: Stream, gates: Gates, constant: bool) -> Callable[[], Iterator[Part]]:

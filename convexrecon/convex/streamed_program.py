@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,8 +10,9 @@ from torch import Tensor
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.matrix_free import images_of, kronecker_model, streamed_quadratic
 from convexrecon.convex.patches import BlockBatch, Stream
-from convexrecon.convex.program_settings import BlockSolution, Method, ProgramSettings
-from convexrecon.convex.refinement import float64_parts, refined
+from convexrecon.convex.precise_statistics import solve_precisely
+from convexrecon.convex.program_settings import BlockSolution, Method, ProgramSettings, statistics_fit
+from convexrecon.convex.refinement import Again, Precisely, float64_parts, refined
 from convexrecon.convex.sufficient_statistics import accumulate
 from convexrecon.errors import InputError
 from convexrecon.solvers.certificates import beta_max
@@ -71,7 +73,7 @@ def solve_by_passes(
     """
     pattern_bytes = int(PATTERN_SHARE * settings.memory_gb * 1e9)
     quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes, settings.products, processes)
-    largest, _ = strength(quadratic, settings)
+    largest, beta = strength(quadratic, settings)
     model: ScalableQuadratic
     if method.name == "subsampled":
         features = quadratic.linear.shape[1]
@@ -84,7 +86,10 @@ def solve_by_passes(
         model = kronecker_model(stream, gates, settings.constant, quadratic, processes)
     accumulated = time.perf_counter()
     exact = float64_parts(stream, gates, settings.constant)
-    solution = solve_streamed(quadratic, model, exact, settings, MAX_PASSES, processes)
+    precisely = None
+    if statistics_fit(gates, settings):
+        precisely = partial(solve_precisely, stream, gates, settings, beta, processes)
+    solution = solve_streamed(quadratic, model, exact, settings, MAX_PASSES, processes, precisely)
     return BlockSolution(
         gates=gates,
         solution=solution,
@@ -124,6 +129,7 @@ def solve_streamed(
     settings: ProgramSettings,
     passes: int,
     processes: Processes = ALONE,
+    precisely: Precisely | None = None,
 ) -> Solution:
     """The optimum of a program whose H is known by passes over the data, with its certificate in float64.
 
@@ -134,6 +140,7 @@ def solve_streamed(
         settings: penalty, strength, accuracy.
         passes: most passes, unless the settings say.
         processes: those that take part in each pass.
+        precisely: how to solve the program where passes in float32 are not enough; None for passes in float64.
 
     Raises:
         InputError: NaN or Inf in the data, or a target that is zero everywhere.
@@ -141,11 +148,12 @@ def solve_streamed(
     _, beta = strength(quadratic, settings)
     penalty = penalty_named(settings.penalty)
     hessian: ScalableQuadratic | UpdatedQuadratic = model
+    current = quadratic
 
     def solved(linear: Tensor, weights: Tensor | None, product: Tensor | None, tolerance: float) -> Solution:
         nonlocal hessian
         solution, hessian = proximal_quasi_newton(
-            Corrected(quadratic, linear),
+            Corrected(current, linear),
             hessian,
             penalty,
             beta,
@@ -158,8 +166,13 @@ def solve_streamed(
         return solution
 
     def again(correlation: Tensor, weights: Tensor) -> Solution:
-        product = quadratic.multiply(weights)
+        product = current.multiply(weights)
         return solved(product + correlation, weights, product, settings.tolerance / 2)
 
+    def by_exact_passes(weights: Tensor) -> tuple[Solution, Again]:
+        nonlocal current
+        current = StreamedQuadratic(exact, processes)
+        return solved(current.linear, weights, None, settings.tolerance / 2), again
+
     solution = solved(quadratic.linear, None, None, settings.tolerance)
-    return refined(solution, exact, settings, again, processes)
+    return refined(solution, exact, settings, again, precisely or by_exact_passes, processes)
