@@ -119,11 +119,11 @@ def certify(
     if as_json:
         typer.echo(json.dumps({"blocks": rows}))
         return
-    typer.echo("block   objective      certified gap   recorded gap")
+    typer.echo("block   objective      certified gap   recorded gap   asked for")
     for row in rows:
         typer.echo(
             f"{row['block']:5d}   {row['objective']:.6e}   {row['relative_gap']:.2e}"
-            f"        {row['recorded_relative_gap']:.2e}"
+            f"        {row['recorded_relative_gap']:.2e}       {row['tolerance']:.0e}"
         )
 
 

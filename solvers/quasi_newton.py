@@ -22,7 +22,8 @@ INNER_ATTEMPTS, INNER_TIGHTENING = 4, 1e-2
 FULL_STEP_SHARE = 0.9
 # Products in a row without gain, after which rounding in them is what is left of the gap.
 STALLED = 4
-# Gains: of the objective relative to that at zero, and of the gap relative to itself.
+# Gains: of the objective relative to that at zero, and of the gap and the dual norm relative to themselves. At small
+# beta the gap stays near that of no dual point at all until the dual norm has fallen to some multiple of beta.
 LEAST_DESCENT, LEAST_NARROWING = 1e-7, 0.02
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -85,6 +86,7 @@ def proximal_quasi_newton(
     product: Tensor | None = None,
     tolerance: float = 1e-5,
     max_iterations: int = 100,
+    rounded: bool = True,
     processes: Processes = ALONE,
 ) -> tuple[Solution, UpdatedQuadratic]:
     """``min_W f(W) + beta R(W)``, one product H W an iteration, with the help of a matrix close to H.
@@ -105,6 +107,8 @@ def proximal_quasi_newton(
         tolerance: stop at this relative duality gap.
         max_iterations: most products with H, the first one aside; fewer where they no longer gain anything, since
             their rounding hides what is left.
+        rounded: whether products are in single precision. If they are not, that the dual norm falls is a gain too,
+            which rounding does not feign.
         processes: those that take part in each product; all of them call this.
 
     Returns:
@@ -122,7 +126,7 @@ def proximal_quasi_newton(
     iteration = 0
     # What decides on another product is agreed on.
     weights, (gap,) = processes.agree_on(weights, certificate.relative_gap)
-    progress = _Progress(certificate.objective, gap)
+    progress = _Progress(certificate.objective, gap, math.inf)
     while gap > tolerance and iteration < max_iterations and progress.idle < STALLED:
         gradient = product - quadratic.linear
         local = _expanded(hessian, quadratic, weights, product)
@@ -136,25 +140,29 @@ def proximal_quasi_newton(
         step = _best_step(penalty, beta, weights, move, float((gradient * move).sum()), curvature)
         weights, product = weights + step * move, product + step * image
         certificate = certify(quadratic, penalty, beta, weights, product)
-        weights, (gap, objective) = processes.agree_on(weights, certificate.relative_gap, certificate.objective)
-        progress = progress.after(objective, gap, quadratic.tau)
+        weights, (gap, objective, dual_norm) = processes.agree_on(
+            weights, certificate.relative_gap, certificate.objective, certificate.dual_norm
+        )
+        progress = progress.after(objective, gap, math.inf if rounded else dual_norm, quadratic.tau)
         hessian = _taught(hessian, move, image, curvature)
     return Solution(weights, beta, certificate, iteration, gap <= tolerance), hessian
 
 
 @dataclass(frozen=True)
 class _Progress:
-    """The least objective and gap so far, and how many steps in a row have improved neither."""
+    """The least objective, gap and dual norm so far, and how many steps in a row have improved none of them."""
 
     objective: float
     gap: float
+    dual_norm: float
     idle: int = 0
 
-    def after(self, objective: float, gap: float, tau: float) -> "_Progress":
+    def after(self, objective: float, gap: float, dual_norm: float, tau: float) -> "_Progress":
         lower = objective < self.objective - LEAST_DESCENT * tau / 2
         narrower = gap < (1 - LEAST_NARROWING) * self.gap
-        idle = 0 if lower or narrower else self.idle + 1
-        return _Progress(min(objective, self.objective), min(gap, self.gap), idle)
+        nearer = dual_norm < (1 - LEAST_NARROWING) * self.dual_norm
+        idle = 0 if lower or narrower or nearer else self.idle + 1
+        return _Progress(min(objective, self.objective), min(gap, self.gap), min(dual_norm, self.dual_norm), idle)
 
 
 def _started(model: ScalableQuadratic, like: Tensor) -> UpdatedQuadratic:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from convexrecon.convex.arrangements import Gates
@@ -102,16 +103,20 @@ def solve_statistics(
     penalty, limit = penalty_named(settings.penalty), settings.max_iterations
     solution = solve(quadratic, penalty, beta, tolerance=settings.tolerance, initial=initial, max_iterations=limit)
     again = refinement_of(quadratic, settings, beta)
-    precisely = partial(solve_precisely, stream, gates, settings, beta, processes)
+    precisely = None if limit else partial(solve_precisely, stream, gates, settings, beta, processes)
     return refined(solution, float64_parts(stream, gates, settings.constant), settings, again, precisely, processes)
 
 
 def program_path(
     stream: Stream, gates: Gates, settings: ProgramSettings, betas: Sequence[float] | None = None
 ) -> Iterator[Solution]:
-    """Solutions for decreasing beta from one pass over the data, if H fits; see `solvers.path.solve_path`."""
+    """Solutions for decreasing beta from one pass over the data, if H fits; see `solvers.path.solve_path`.
+
+    Their certificates rest on H, which therefore has products in float64.
+    """
     if statistics_fit(gates, settings):
-        quadratic: Quadratic = accumulate(stream(), gates, constant=settings.constant).quadratic()
+        statistics = accumulate(stream(), gates, constant=settings.constant, precision=torch.float64)
+        quadratic: Quadratic = statistics.quadratic()
     else:
         pattern_bytes = int(PATTERN_SHARE * settings.memory_gb * 1e9)
         quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes, settings.products)

@@ -18,7 +18,7 @@ from convexrecon.solvers.quadratics import Part
 from convexrecon.solvers.solution import Solution
 
 # Each refinement gains about four digits; one is nearly always enough.
-MAX_REFINEMENTS = 6
+MAX_REFINEMENTS = 8
 # What is left of how far the dual norm is above beta, relative to beta, after a refinement worth repeating.
 WORTH_REPEATING = 0.25
 # .. and of that before the first; above a quarter of it rounding decides what the weights are.
@@ -35,7 +35,7 @@ def refined(
     parts: Callable[[], Iterator[Part]],
     settings: ProgramSettings,
     again: Again,
-    precisely: Precisely,
+    precisely: Precisely | None,
     processes: Processes,
 ) -> Solution:
     """The solution with the certificate measured on the data; solved again where that falls short.
@@ -50,11 +50,11 @@ def refined(
         parts: the data in float64.
         settings: penalty and tolerance.
         again: measured correlations and W -> a solution of the quadratic with linear term c'.
-        precisely: called at most once, where refinement does not get there.
+        precisely: called at most once, where refinement does not get there; None to make do with what there is.
         processes: those that have a share of the data each; all of them get the same weights.
     """
     penalty, iterations = penalty_named(settings.penalty), solution.iterations
-    best, pace, precise = None, _Pace(), False
+    best, pace, final = None, _Pace(), precisely is None
     for _ in range(MAX_REFINEMENTS):
         weights, _ = processes.agree_on(solution.weights)
         measured = measure_on_data(parts(), penalty, solution.beta, weights, processes)
@@ -64,12 +64,12 @@ def refined(
         )
         if best is None or gap < best.certificate.relative_gap:
             best = Solution(weights, solution.beta, found, iterations, gap <= settings.tolerance)
-        slow, pace = pace.slow(gap, above), _Pace(gap, above)
-        if best.converged or (slow and precise):
+        before, pace = pace, _Pace(gap, above)
+        if best.converged or (final and not before.improves(gap, above)):
             break
-        if slow:
+        if precisely is not None and not final and before.slow(gap, above):
             solution, again = precisely(best.weights)
-            pace, precise = _Pace(), True
+            pace, final = _Pace(), True
         else:
             solution = again(correlation, weights)
         iterations += solution.iterations
@@ -87,6 +87,10 @@ class _Pace:
     def slow(self, gap: float, above: float) -> bool:
         """Whether another refinement like the one that led here would not do."""
         return above > WORTH_REPEATING * self.above or gap > self.gap / 2
+
+    def improves(self, gap: float, above: float) -> bool:
+        """Whether anything got better by a tenth."""
+        return above < 0.9 * self.above or gap < 0.9 * self.gap
 
 
 def float64_parts(stream: Stream, gates: Gates, constant: bool) -> Callable[[], Iterator[Part]]:

@@ -161,6 +161,7 @@ def solve_streamed(
             product=product,
             tolerance=tolerance,
             max_iterations=passes if settings.max_iterations is None else settings.max_iterations,
+            rounded=current is quadratic,
             processes=processes,
         )
         return solution
@@ -175,4 +176,5 @@ def solve_streamed(
         return solved(current.linear, weights, None, settings.tolerance / 2), again
 
     solution = solved(quadratic.linear, None, None, settings.tolerance)
-    return refined(solution, exact, settings, again, precisely or by_exact_passes, processes)
+    precisely = (precisely or by_exact_passes) if settings.max_iterations is None else None
+    return refined(solution, exact, settings, again, precisely, processes)

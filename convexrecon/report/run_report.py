@@ -156,6 +156,7 @@ def _certificates(blocks: Mapping[str, Sequence[Row]]) -> list[Section]:
         "weights are all zero."
     )
     paragraphs = [text, *(_gap_sentence(run, rows) for run, rows in shown.items())]
+    paragraphs += [f"{run}, {row['shortfall']}." for run, rows in shown.items() for row in rows if row.get("shortfall")]
     pictures = [Picture(certificates(rows), f"Blocks of {run}.") for run, rows in shown.items()]
     return [Section("Certificates", paragraphs, [_block_table(shown)], pictures)]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from convexrecon.training.profiler import Profile
 from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
+from convexrecon.training.shortfall import shortfall
 from convexrecon.training.tensorboard_log import EventLog, event_log
 from convexrecon.weights import load_cascade, save_cascade
 
@@ -57,7 +59,8 @@ def train_layerwise(
 
     Each block's program is solved to its certified optimum on the images that the frozen blocks before it
     produce; its data-consistency weight is then chosen on training slices. Weights, metrics and summary
-    are written after every block; a killed run continues from the last one, to the same result.
+    are written after every block; a killed run continues from the last one, to the same result. A program that is
+    not solved to its tolerance is warned of, and stays so marked in all of them.
 
     Of n ranks each has every n-th slice. What a program needs of the data is summed over them; then each solves it
     from the same numbers, no later than the first one could tell the others, and applies the block to its own slices.
@@ -107,6 +110,8 @@ def train_layerwise(
                 _write(run, cascade, records)
             if progress:
                 tqdm.write(_line(record, settings.model.blocks))
+            if ranks.is_lead and record["shortfall"] is not None:
+                warnings.warn(record["shortfall"], stacklevel=2)
             _log_block(log, sets, record)
     ranks.wait()
     if ranks.is_lead:
@@ -206,7 +211,7 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int, samples: l
         tensor.copy_(agreed(tensor.clone()))
     applying = time.perf_counter()
     scores = [_apply(part, cascade, block, index, before) for part in sets]
-    record = _record(index, solved, block.consistency.lam, model.units)
+    record = _record(index, solved, block.consistency.lam, settings)
     if block_solved.grown is not None:
         record |= _growth_record(block_solved.grown, settings.convex.loss)
     record |= {"seconds_lam": applying - choosing, "seconds_apply": time.perf_counter() - applying}
@@ -288,19 +293,21 @@ def _summary(records: list[Record]) -> Record:
     }
 
 
-def _record(index: int, solved: BlockSolution, lam: float | None, units: int) -> Record:
-    certificate = solved.solution.certificate
+def _record(index: int, solved: BlockSolution, lam: float | None, settings: RunSettings) -> Record:
+    certificate, program = solved.solution.certificate, settings.convex.program
     return {
         "block": index + 1,
         "objective": certificate.objective,
         "bound": certificate.bound,
         "relative_gap": certificate.relative_gap,
+        "tolerance": program.tolerance,
         "converged": solved.solution.converged,
+        "shortfall": shortfall(index + 1, solved, program),
         "beta": solved.solution.beta,
         "beta_max": solved.beta_max,
         "active_gates": solved.solution.active_groups,
         "gates": len(solved.gates),
-        "units": units,
+        "units": settings.model.units,
         "lam": lam,
         "pixels": solved.pixels,
         "iterations": solved.solution.iterations,
@@ -326,7 +333,9 @@ def _line(record: Record, blocks: int) -> str:
     validation = record["psnr_validation"]
     lam = record["lam"]
     return (
-        f"block {record['block']}/{blocks}: gap {record['relative_gap']:.1e}, "
+        f"block {record['block']}/{blocks}: gap {record['relative_gap']:.1e}"
+        + ("" if record["converged"] else f" (asked for {record['tolerance']:g})")
+        + ", "
         f"{record['active_gates']}/{record['gates']} gates, "
         + (f"lam {lam:.3g}, " if lam is not None else "")
         + f"PSNR train {record['psnr_train']:.2f} dB"

@@ -115,7 +115,8 @@ def certify_run(
         progress: whether to show bars.
 
     Returns:
-        For each block its number, objective, bound and relative gap as measured, and as recorded.
+        For each block its number, objective, bound and relative gap as measured, and as recorded, and the tolerance
+        that was asked for.
 
     Raises:
         InputError: not a convex run, or `data` lacks volumes that the run was trained on.
@@ -140,6 +141,7 @@ def certify_run(
                     "objective": certificate.objective,
                     "bound": certificate.bound,
                     "relative_gap": certificate.relative_gap,
+                    "tolerance": settings.convex.program.tolerance,
                     "recorded_objective": record["objective"],
                     "recorded_relative_gap": record["relative_gap"],
                 }

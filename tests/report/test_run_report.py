@@ -86,6 +86,17 @@ def test_the_report_reads_in_order(tmp_path: Path) -> None:
     assert "12 of 16" in page
 
 
+def test_a_block_that_fell_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    short = "block 2: not solved to the tolerance asked for"
+    build_report(
+        path, title="short", **(NOTHING | {"blocks": {"convex": [BLOCKS[0], BLOCKS[1] | {"shortfall": short}]}})
+    )
+    page = path.read_text(encoding="utf-8")
+    assert page.count(f"convex, {short}.") == 1
+    assert "block 1: not solved" not in page
+
+
 def test_training_cost_adds_up_blocks(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     build_report(path, title="cost", **_content())

@@ -44,6 +44,20 @@ def test_every_block_is_certified_and_recorded(prepared: Path, small_run: RunSet
     assert (tmp_path / "run" / "versions.json").exists()
 
 
+def test_a_program_that_falls_short_says_so(prepared: Path, small_run: RunSettings, tmp_path: Path) -> None:
+    hurried = ProgramSettings(tolerance=1e-12, max_iterations=1, method="matrix_free")
+    settings = replace(small_run, convex=ConvexSettings(program=hurried), model=replace(small_run.model, blocks=1))
+    with pytest.warns(UserWarning, match=r"block 1: not solved .* gap is .*max_iterations = 1.*memory_gb"):
+        train(settings, prepared, tmp_path / "run", progress=False)
+    (block,) = RunFolder(tmp_path / "run").read_summary()["blocks"]
+    assert not block["converged"]
+    assert f"{block['relative_gap']:.1e}" in block["shortfall"]
+    _, notes = load_cascade(tmp_path / "run" / "weights.safetensors")
+    assert notes["records"] == [block]
+    (row,) = certify_run(RunFolder(tmp_path / "run"), prepared, progress=False)
+    assert row["relative_gap"] > row["tolerance"]
+
+
 def test_blocks_improve_on_the_training_slices(prepared: Path, small_run: RunSettings, tmp_path: Path) -> None:
     settings = replace(small_run, model=replace(small_run.model, blocks=3, units=8))
     train(settings, prepared, tmp_path / "run", progress=False)
