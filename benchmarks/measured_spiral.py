@@ -94,6 +94,7 @@ def run(acceleration: float, options: argparse.Namespace) -> RunSettings:
         ),
         convex=ConvexSettings(
             ProgramSettings(tolerance=1e-4, beta_ratio=options.beta),
+            gates="patches",
             whitened=0.5,
             lam_scale=options.lam_scale,
             lam_slices=6,
@@ -171,14 +172,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="pixels of the planned field of view")
     parser.add_argument("--room", type=float, default=1.5)
     parser.add_argument("--noise", type=float, default=0.028, help="of the 95th percentile, that of the scan")
-    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--units", type=int, default=24)
     parser.add_argument("--kernel", type=int, default=5)
     parser.add_argument("--initial", default="l1_wavelet", choices=(*INITIAL_IMAGES, *WEIGHTED_IMAGES))
     parser.add_argument("--initial-weight", type=float, help="chosen on training samples if left out")
     parser.add_argument("--inputs", nargs="+", default=["image"], help="images that denoisers see")
     parser.add_argument("--beta", type=float, default=1e-4, help="relative to beta_max")
-    parser.add_argument("--lam-scale", type=float, default=0.25)
+    parser.add_argument("--lam-scale", type=float, default=1.0)
     parser.add_argument("--pixel-fraction", type=float, default=0.3)
     parser.add_argument("--classical", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -43,6 +43,7 @@ def run(acceleration: float, options: argparse.Namespace) -> RunSettings:
         ),
         convex=ConvexSettings(
             ProgramSettings(tolerance=1e-4),
+            gates="patches",
             whitened=0.5,
             lam_scale=options.lam_scale,
             pixel_fraction=options.pixel_fraction,
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--initial", default="l1_wavelet", choices=(*INITIAL_IMAGES, *WEIGHTED_IMAGES))
     parser.add_argument("--initial-weight", type=float, help="chosen on training samples if left out")
     parser.add_argument("--inputs", nargs="+", default=["image"], help="images that denoisers see")
-    parser.add_argument("--lam-scale", type=float, default=0.25)
+    parser.add_argument("--lam-scale", type=float, default=1.0)
     parser.add_argument("--pixel-fraction", type=float, default=1.0)
     parser.add_argument("--random-phase", action="store_true")
     parser.add_argument("--name", default="", help="of the run's folder")
