@@ -46,6 +46,7 @@ def run(acceleration: float, options: argparse.Namespace) -> RunSettings:
             gates="patches",
             whitened=0.5,
             lam_scale=options.lam_scale,
+            lam_slices=8,
             pixel_fraction=options.pixel_fraction,
         ),
         validation_fraction=0.2,
