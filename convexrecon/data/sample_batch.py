@@ -48,6 +48,7 @@ class Batch:
         slice_index: index in its volume of each slice, or of the first one of a sample of several.
         recon_size: (y, x) of the scanner's images; of volumes off the grid (z, y, x).
         shots: off the grid, how many; None on the grid.
+        turn: (B,) complex64, the global phase that k-space and target were multiplied by; None for none.
     """
 
     kspace: Tensor
@@ -58,6 +59,7 @@ class Batch:
     slice_index: tuple[int, ...]
     recon_size: tuple[int, ...]
     shots: Shots | None = None
+    turn: Tensor | None = None
 
     @property
     def maps(self) -> Tensor:
@@ -78,7 +80,8 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("kspace", "target", "scale")}
-        return replace(self, sense=self.sense.to(device), **moved)
+        turn = None if self.turn is None else self.turn.to(device)
+        return replace(self, sense=self.sense.to(device), turn=turn, **moved)
 
 
 def bright(magnitudes: Tensor) -> Tensor:
@@ -91,13 +94,14 @@ def bright(magnitudes: Tensor) -> Tensor:
 
 
 def stack(samples: Sequence[Batch]) -> Batch:
-    """Batches of one shape as one batch; of the recon sizes, the first stays."""
+    """Batches of one shape, all turned or none, as one batch; of the recon sizes, the first stays."""
     first = samples[0]
     if len(samples) == 1:
         return first
     kspace, target, scale = (
         torch.cat([getattr(sample, name) for sample in samples]) for name in ("kspace", "target", "scale")
     )
+    turns = [sample.turn for sample in samples if sample.turn is not None]
     return replace(
         first,
         kspace=kspace,
@@ -106,4 +110,5 @@ def stack(samples: Sequence[Batch]) -> Batch:
         scale=scale,
         volume=tuple(name for sample in samples for name in sample.volume),
         slice_index=tuple(index for sample in samples for index in sample.slice_index),
+        turn=torch.cat(turns) if turns else None,
     )

@@ -68,6 +68,9 @@ class _Stage:
     def output(self, batch: Batch, name: str) -> Tensor:
         """What the block puts out for slices of the data set `name`."""
         image = read_store(self.data[name].images(self.index), keys_of(batch)).to(self.whole.device)
+        if batch.turn is not None:
+            # Gates of the frozen blocks were not asked about the turned images: their outputs are turned instead.
+            image = image * batch.turn.view(-1, *[1] * (image.ndim - 1))
         adjoint = batch.sense.adjoint(batch.kspace)
         # Not from disk: the loop may have turned the batch's phase.
         initial = self.model.start(batch.sense, adjoint) if "initial" in self.block.inputs else adjoint

@@ -26,7 +26,8 @@ def turned(image: Tensor, phase: float) -> Tensor:
 def turned_batch(batch: Batch, seed: int, *names: str | int) -> Batch:
     """The same samples with one phase, drawn by a generator of that name: k-space and target alike."""
     phase = 2 * math.pi * float(torch.rand((), generator=generator(seed, "phase", *names)))
-    return replace(batch, kspace=turned(batch.kspace, phase), target=turned(batch.target, phase))
+    turn = turned(torch.ones(len(batch.target), dtype=torch.complex64), phase).to(batch.target.device)
+    return replace(batch, kspace=turned(batch.kspace, phase), target=turned(batch.target, phase), turn=turn)
 
 
 def shares(rows: Tensor, seed: int, *names: str | int) -> Iterator[tuple[float, Tensor]]:

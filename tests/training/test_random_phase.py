@@ -81,6 +81,15 @@ def test_descent_sees_other_phases_in_every_epoch(prepared: Path, tmp_path: Path
     assert losses["turned"] == losses["again"] != losses["plain"]
 
 
+def test_one_block_learns_the_same_alone_and_end_to_end(prepared: Path, tmp_path: Path) -> None:
+    losses = []
+    for method in ("layerwise", "end_to_end"):
+        settings = replace(RUN, method=method, batch_size=2)
+        train(settings, prepared, tmp_path / method, progress=False)
+        losses.append([row["loss"] for row in RunFolder(tmp_path / method).read_metrics()])
+    assert losses[0] == pytest.approx(losses[1], rel=5e-3)
+
+
 def test_losses_behind_data_consistency_are_refused() -> None:
     with pytest.raises(InputError, match=r"random_phase: expected convex.loss = 'image', found 'consistent'"):
         replace(RUN, convex=ConvexSettings(loss="consistent"))
