@@ -72,7 +72,7 @@ def l1_wavelet_start(sense: ForwardModel, adjoint_kspace: Tensor, weight: float)
     """Compressed sensing, ``min_x 1/2 ||A x - y||^2 + weight ||W x||_1`` by FISTA: (B, *N) -> (B, *N).
 
     In volumes and off the grid it is 2 to 3 dB nearer to the truth than CG-SENSE, at its best weight, in units of the
-    image. That depends on the noise and on the sampling: 0.003 to 0.03 of images as training scales them.
+    image. That depends on the noise and on the sampling: 0.001 to 0.03 of images as training scales them.
     See `physics.l1_wavelet`.
     """
     return l1_wavelet_of_adjoint(sense, adjoint_kspace, weight, iterations=WAVELET_ITERATIONS).image

@@ -49,8 +49,8 @@ class ModelSettings:
             another image, "initial".
         initial: image before the first block, "zero_filled", "cg_sense", "cg_sense_sharp" or, of series,
             "time_average" or "kt_focuss"; or "l1_wavelet", compressed sensing, of anything.
-        initial_weight: of the penalty of "l1_wavelet", in units of images scaled to a 95th percentile of 1; None to
-            choose it on training samples when the run starts.
+        initial_weight: of the penalty of "l1_wavelet", in units of scaled images, whose zero-filled magnitude
+            has a 95th percentile of 1; None to choose it on training samples when the run starts.
         consistency: "proximal", "gradient" or "none".
         cg_iterations: most conjugate-gradient steps of a proximal step.
         patch: most pixels along every axis, or each, that are denoised at a time; None for whole images. The memory
