@@ -1,7 +1,7 @@
 """Programs whose H is not held: a model of it, and passes over the data."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -71,19 +71,8 @@ def solve_by_passes(
     Raises:
         InputError: no data, NaN or Inf among them, or a target that is zero everywhere.
     """
-    pattern_bytes = int(PATTERN_SHARE * settings.memory_gb * 1e9)
-    quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes, settings.products, processes)
+    quadratic, model, method = posed_by_passes(stream, gates, settings, method, processes)
     largest, beta = strength(quadratic, settings)
-    model: ScalableQuadratic
-    if method.name == "subsampled":
-        features = quadratic.linear.shape[1]
-        share = min(1.0, settings.subsample * len(gates) * features / quadratic.rows)
-        used = thinned(stream(), share)
-        model = accumulate(used, gates, constant=settings.constant, processes=processes).quadratic().steadied()
-        told = f"{method.reason}; H is made from {share:.2g} of the pixels, the certificate measured on all of them"
-        method = Method(method.name, told)
-    else:
-        model = kronecker_model(stream, gates, settings.constant, quadratic, processes)
     accumulated = time.perf_counter()
     exact = float64_parts(stream, gates, settings.constant)
     precisely = None
@@ -99,6 +88,56 @@ def solve_by_passes(
         seconds_solve=time.perf_counter() - accumulated,
         method=method,
     )
+
+
+def posed_by_passes(
+    stream: Stream, gates: Gates, settings: ProgramSettings, method: Method, processes: Processes = ALONE
+) -> tuple[StreamedQuadratic, ScalableQuadratic, Method]:
+    """The program as passes over the data, what its H is near to, and how that was made; arguments and errors as
+    `solve_by_passes`."""
+    pattern_bytes = int(PATTERN_SHARE * settings.memory_gb * 1e9)
+    quadratic = streamed_quadratic(stream, gates, settings.constant, pattern_bytes, settings.products, processes)
+    strength(quadratic, settings)
+    if method.name != "subsampled":
+        return quadratic, kronecker_model(stream, gates, settings.constant, quadratic, processes), method
+    features = quadratic.linear.shape[1]
+    share = min(1.0, settings.subsample * len(gates) * features / quadratic.rows)
+    used = thinned(stream(), share)
+    model = accumulate(used, gates, constant=settings.constant, processes=processes).quadratic().steadied()
+    told = f"{method.reason}; H is made from {share:.2g} of the pixels, the certificate measured on all of them"
+    return quadratic, model, Method(method.name, told)
+
+
+def streamed_path(
+    quadratic: StreamedQuadratic,
+    model: ScalableQuadratic,
+    settings: ProgramSettings,
+    betas: Sequence[float],
+    processes: Processes = ALONE,
+) -> Iterator[Solution]:
+    """Yield the solution at each beta by passes over the data, started from the one before; certified in float32 alone.
+
+    Args:
+        quadratic: the program.
+        model: what H is near to, up to its scale.
+        settings: penalty, accuracy.
+        betas: decreasing.
+        processes: those that take part in each pass.
+    """
+    weights: Tensor | None = None
+    for beta in betas:
+        solution, _ = proximal_quasi_newton(
+            quadratic,
+            model,
+            penalty_named(settings.penalty),
+            beta,
+            initial=weights,
+            tolerance=settings.tolerance,
+            max_iterations=MAX_PASSES if settings.max_iterations is None else settings.max_iterations,
+            processes=processes,
+        )
+        weights = solution.weights
+        yield solution
 
 
 def thinned(batches: Iterable[BlockBatch], share: float) -> Iterator[BlockBatch]:
@@ -130,6 +169,7 @@ def solve_streamed(
     passes: int,
     processes: Processes = ALONE,
     precisely: Precisely | None = None,
+    initial: Tensor | None = None,
 ) -> Solution:
     """The optimum of a program whose H is known by passes over the data, with its certificate in float64.
 
@@ -141,6 +181,7 @@ def solve_streamed(
         passes: most passes, unless the settings say.
         processes: those that take part in each pass.
         precisely: how to solve the program where passes in float32 are not enough; None for passes in float64.
+        initial: W to start from, (P, d, m), or None.
 
     Raises:
         InputError: NaN or Inf in the data, or a target that is zero everywhere.
@@ -175,6 +216,6 @@ def solve_streamed(
         current = StreamedQuadratic(exact, processes)
         return solved(current.linear, weights, None, settings.tolerance / 2), again
 
-    solution = solved(quadratic.linear, None, None, settings.tolerance)
+    solution = solved(quadratic.linear, initial, None, settings.tolerance)
     precisely = (precisely or by_exact_passes) if settings.max_iterations is None else None
     return refined(solution, exact, settings, again, precisely, processes)
