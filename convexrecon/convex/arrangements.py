@@ -86,6 +86,11 @@ class Gates:
         responses = convolve_rows(features, self.filters.float(), rows, periodic=self.periodic)
         return responses >= self.offsets.float().view(1, -1, *[1] * (features.ndim - 2))
 
+    def always_open(self) -> int | None:
+        """The number of the first gate that is open whatever the input, one of zeros; None if there is none."""
+        zero = (self.filters == 0).flatten(1).all(1) & (self.offsets <= 0)
+        return int(zero.nonzero()[0]) if bool(zero.any()) else None
+
     def select(self, keep: Tensor | slice) -> "Gates":
         """The gates at index, mask or slice `keep`."""
         return replace(self, filters=self.filters[keep], offsets=self.offsets[keep])
@@ -137,6 +142,16 @@ def convolve_rows(features: Tensor, filters: Tensor, rows: slice, *, periodic: b
     start, stop = max(rows.start - half, 0), min(rows.stop + half, features.shape[2])
     responses = convolve(features[:, :, start:stop].to(filters.dtype), filters)
     return responses[:, :, rows.start - start : rows.stop - start]
+
+
+def with_open_gate(gates: Gates) -> Gates:
+    """The same gates behind one that is always open, with which a block has a filter that acts everywhere.
+
+    >>> with_open_gate(Gates(torch.randn(3, 2, 5, 5), torch.zeros(3))).always_open()
+    0
+    """
+    filters, offsets = torch.zeros_like(gates.filters[:1]), torch.full_like(gates.offsets[:1], -1.0)
+    return joined(replace(gates, filters=filters, offsets=offsets), gates)
 
 
 def joined(first: Gates, second: Gates) -> Gates:

@@ -73,7 +73,7 @@ def describe_denoiser(denoiser: nn.Module) -> dict[str, Any]:
     if isinstance(denoiser, GatedDenoiser):
         return {"kind": denoiser.kind, "constant": denoiser.constant, "periodic": denoiser.periodic}
     if isinstance(denoiser, FeatureStack):
-        return {"kind": denoiser.kind, "periodic": denoiser.layer(0).periodic}
+        return {"kind": denoiser.kind, "periodic": denoiser.layer(0).periodic, "residual": denoiser.residual}
     return {"kind": denoiser.kind}
 
 
@@ -94,7 +94,9 @@ def build_denoiser(entry: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Modu
         return GatedDenoiser(gates, tensors["weights"], constant=entry["constant"])
     if kind == FeatureStack.kind:
         count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("networks."))
-        return FeatureStack(_build_network(tensors, f"networks.{layer}.", periodic) for layer in range(count))
+        networks = [_build_network(tensors, f"networks.{layer}.", periodic) for layer in range(count)]
+        # Files written before layers could add to those before them do not say.
+        return FeatureStack(networks, residual=bool(entry.get("residual", False)))
     if kind == ReluDenoiser.kind and "settings" not in entry:
         entry = {"settings": _relu_settings(tensors)}
     for made in (ReluDenoiser, ResNetDenoiser, ModlDenoiser):

@@ -1,9 +1,12 @@
 """The explicit two-layer gated network: neurons with a filter, a fixed gate and output weights."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from convexrecon.convex.arrangements import Gates, convolve
+from convexrecon.errors import InputError
 
 
 class GatedNetwork(nn.Module):
@@ -50,7 +53,11 @@ class GatedNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, *N) -> (B, m, *N)."""
-        return torch.einsum("br...,rm->bm...", self.hidden(features), self.outputs.to(features))
+        return self.combined(self.hidden(features))
+
+    def combined(self, hidden: Tensor) -> Tensor:
+        """The 1x1 convolution of the hidden channels: (B, R, *N) -> (B, m, *N)."""
+        return torch.einsum("br...,rm->bm...", hidden, self.outputs.to(hidden))
 
     def normalized(self, scales: Tensor) -> "GatedNetwork":
         """The same function with hidden channel r divided by ``scales[r]``."""
@@ -61,4 +68,29 @@ class GatedNetwork(nn.Module):
             None if self.constants is None else self.constants / scales,
             self.gate_of,
             self.outputs * scales.unsqueeze(1),
+        )
+
+    def carrying(self, channels: Sequence[int]) -> "GatedNetwork":
+        """The same function with a hidden channel more for each of these input channels, which it passes on.
+
+        Args:
+            channels: their numbers; each becomes a neuron of the gate that is always open, with no output weight.
+
+        Raises:
+            InputError: no gate is always open.
+        """
+        gate = self.gates.always_open()
+        if gate is None:
+            raise InputError("carrying: expected a gate that is always open, found none")
+        filters = self.filters.new_zeros(len(channels), *self.filters.shape[1:])
+        middle = tuple(size // 2 for size in self.gates.kernel)
+        for row, channel in enumerate(channels):
+            filters[(row, channel, *middle)] = 1
+        added = len(channels)
+        return GatedNetwork(
+            self.gates,
+            torch.cat([self.filters, filters]),
+            None if self.constants is None else torch.cat([self.constants, self.constants.new_zeros(added)]),
+            torch.cat([self.gate_of, self.gate_of.new_full((added,), gate)]),
+            torch.cat([self.outputs, self.outputs.new_zeros(added, self.outputs.shape[1])]),
         )

@@ -31,10 +31,10 @@ def block_consistency(data: BlockData, cascade: Cascade, block: Block, index: in
         index: of the block, from 0.
     """
     model, convex = data.settings.model, data.settings.convex
+    if model.consistency == "none" or model.stacking == "published_features":
+        return NoDataConsistency()
     if model.consistency == "gradient":
         return GradientDataConsistency()
-    if model.consistency == "none":
-        return NoDataConsistency()
     lam = convex.lam
     if lam is None:
 
@@ -51,7 +51,7 @@ def block_consistency(data: BlockData, cascade: Cascade, block: Block, index: in
 def _consistency_path(data: BlockData, cascade: Cascade, block: Block, index: int, position: int) -> ConsistencyPath:
     """Error of one slice for every lam: against its target or, of a slice that is split, its held-out samples."""
     batch, held_out = data.load_split(position) if data.held_out > 0 else (data.load(position), None)
-    image = read_store(data.images(index), keys_of(batch)).to(data.device)
+    image = read_store(data.input("image", index), keys_of(batch)).to(data.device)
     sense = batch.sense
     adjoint = sense.adjoint(batch.kspace)
     steps = data.settings.model.cg_iterations

@@ -57,7 +57,7 @@ class BlockData:
     @property
     def stacks_features(self) -> bool:
         """Whether hidden channels are stacked on the initial image instead of images on images."""
-        return self.settings.model.stacking == "features"
+        return self.settings.model.stacking != "cascade"
 
     @property
     def targets(self) -> Path:
@@ -130,10 +130,16 @@ class BlockData:
 
         With another `phase` it is that of images times ``e^{i phase}``.
         """
+        return self.features_and_skip(cascade, keys, blocks, phase)[0]
+
+    def features_and_skip(
+        self, cascade: Cascade, keys: Sequence[str], blocks: int, phase: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """What block number `blocks` sees, as `features`, and the image that its output is added to (B, 2, *N)."""
         inputs = self.settings.model.inputs
         images = {name: turned(read_store(self.input(name, blocks), keys).to(self.device), phase) for name in inputs}
         with torch.no_grad():
-            return stacked_features(cascade, input_channels(images, inputs), blocks)
+            return _seen(cascade, input_channels(images, inputs), blocks)
 
     def drawn(self, rows: Tensor, index: int, entry: SliceKey) -> Tensor:
         """Of the pixels (B, 1, *N) bool that count, the share `pixel_fraction` that block `index` is posed on."""
@@ -193,9 +199,10 @@ class BlockData:
         self.images(blocks).unlink(missing_ok=True)
 
 
-def stacked_features(cascade: Cascade, channels: Tensor, index: int) -> Tensor:
-    """What block `index` makes of its input channels (B, C, *N): the same, or a stack's hidden channels."""
+def _seen(cascade: Cascade, channels: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    """What block `index` makes of its input channels (B, C, *N): the same, or a stack's hidden channels; its skip."""
     blocks = list(cascade)
     if blocks and isinstance(blocks[0].denoiser, FeatureStack):
-        return blocks[0].denoiser.features(channels, index)
-    return channels
+        return blocks[0].denoiser.seen(channels, index)
+    # The image is the first of the inputs; the skip is from it alone.
+    return channels, channels[:, :2]

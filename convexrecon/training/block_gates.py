@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from convexrecon.convex.arrangements import Gates, draw_gates
+from convexrecon.convex.arrangements import Gates, draw_gates, with_open_gate
 from convexrecon.convex.gate_growth import GrownSolution, grow_program
 from convexrecon.convex.gate_sampling import FILTER_DRAWS
 from convexrecon.convex.gate_search import draw_candidates
@@ -24,6 +24,8 @@ from convexrecon.weights import load_cascade
 def fixed_gates(settings: RunSettings, index: int, samples: Sequence[Tensor]) -> Gates:
     """The gates of block `index` where they are not grown; on the samples' device.
 
+    Stacked features have one more, always open: what it filters is linear, and it passes the image on to later layers.
+
     Args:
         settings: of the run.
         index: of the block, from 0.
@@ -32,6 +34,11 @@ def fixed_gates(settings: RunSettings, index: int, samples: Sequence[Tensor]) ->
     Raises:
         InputError: the trained run has no such block, or one of another shape.
     """
+    gates = _gates_asked_for(settings, index, samples)
+    return with_open_gate(gates) if settings.model.stacking == "features" else gates
+
+
+def _gates_asked_for(settings: RunSettings, index: int, samples: Sequence[Tensor]) -> Gates:
     convex, device = settings.convex, samples[0].device
     kernel = _kernel(settings, samples)
     if convex.gates_run is not None:

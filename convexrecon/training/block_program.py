@@ -11,6 +11,7 @@ from convexrecon.cascade import Cascade, to_channels
 from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.consistent_program import solve_consistent_program
 from convexrecon.convex.gate_growth import GrownSolution
+from convexrecon.convex.held_out_strength import HeldOutChoice, solve_held_out
 from convexrecon.convex.patches import BlockBatch, Stream
 from convexrecon.convex.program import BlockSolution, certify_program, solve_program
 from convexrecon.convex.recovery import weights_of
@@ -27,11 +28,12 @@ from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.self_supervised_loss import held_out_data, unsupervised_stream
 
 
-def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
+def block_stream(data: BlockData, cascade: Cascade, index: int, *, whole: bool = False) -> Stream:
     """The data of block `index`'s program: a pass over the stores at each call, always the same.
 
     The rows are the pixels where the target is not exactly zero, i.e. where a coil map is not: elsewhere a
-    block does not act. Of these a share `pixel_fraction` is drawn, by a generator named after the slice.
+    block does not act. Of these a share `pixel_fraction` is drawn, by a generator named after the slice, and seen with
+    random phases if asked for; all of them as they are where the data are `whole`, as to judge the block by.
     """
 
     def stream() -> Iterator[BlockBatch]:
@@ -39,12 +41,11 @@ def block_stream(data: BlockData, cascade: Cascade, index: int) -> Stream:
         for entry in tqdm(data.slices.slices, task, leave=False, disable=not data.progress):
             key = key_of(entry.volume, entry.slice_index)
             target = read_store(data.targets, [key]).to(data.device)
-            rows = data.drawn((target != 0).unsqueeze(1), index, entry)
-            # The skip is from the current image, not from the hidden channels of a stack.
-            image = read_store(data.input("image", index), [key]).to(data.device)
-            for phase, part in data.copies(rows, index, entry):
-                features = data.features(cascade, [key], index, phase)
-                yield BlockBatch(features, to_channels(turned(target - image, phase)), part)
+            rows = (target != 0).unsqueeze(1)
+            copies = [(0.0, rows)] if whole else data.copies(data.drawn(rows, index, entry), index, entry)
+            for phase, part in copies:
+                features, skip = data.features_and_skip(cascade, [key], index, phase)
+                yield BlockBatch(features, to_channels(turned(target, phase)) - skip, part)
 
     return stream
 
@@ -56,13 +57,17 @@ class SolvedBlock:
     Attributes:
         solved: gates, weights, certificate.
         grown: how the gates were found, or None if they were not grown.
+        choice: how the strength of the penalty was found, or None if it was given.
     """
 
     solved: BlockSolution
-    grown: GrownSolution | None
+    grown: GrownSolution | None = None
+    choice: HeldOutChoice | None = None
 
 
-def solve_block(data: BlockData, cascade: Cascade, index: int, samples: Sequence[Tensor]) -> SolvedBlock:
+def solve_block(
+    data: BlockData, cascade: Cascade, index: int, samples: Sequence[Tensor], held_out: BlockData | None = None
+) -> SolvedBlock:
     """The optimum of block `index`'s program, with the gates and the loss that the settings ask for.
 
     Gates are grown on the image loss; a consistent loss then takes them as they are. Of several ranks each has its
@@ -73,6 +78,7 @@ def solve_block(data: BlockData, cascade: Cascade, index: int, samples: Sequence
         cascade: the blocks before it.
         index: of the block, from 0.
         samples: its inputs (B, C, *N) on a few training slices.
+        held_out: slices that the strength of the penalty is chosen on; None where the settings give it.
     """
     settings, convex = data.settings, data.settings.convex
     processes = processes_of(data.ranks)
@@ -83,8 +89,12 @@ def solve_block(data: BlockData, cascade: Cascade, index: int, samples: Sequence
     gates = fixed_gates(settings, index, samples) if grown is None else grown.solved.gates
     # One bit of a gate moves pixels that lie on its border.
     gates = replace(gates, filters=processes.agreed(gates.filters), offsets=processes.agreed(gates.offsets))
+    if held_out is not None:
+        judged_on = block_stream(held_out, cascade, index, whole=True)
+        choice = solve_held_out(stream, judged_on, gates, convex.program, processes)
+        return SolvedBlock(choice.solved, choice=choice)
     if convex.loss == "image":
-        return SolvedBlock(solve_program(stream, gates, convex.program, processes), None)
+        return SolvedBlock(solve_program(stream, gates, convex.program, processes))
     with _loss_data(data, cascade, index) as (behind, model_stream):
         return SolvedBlock(solve_consistent_program(behind, model_stream, gates, convex.program, processes), grown)
 

@@ -34,8 +34,10 @@ class ModelSettings:
     """The shape of the network.
 
     Attributes:
-        stacking: "cascade" (denoiser and data consistency in turn) or "features" (hidden channels stacked,
-            no data consistency).
+        stacking: "cascade" (denoiser and data consistency in turn); "features" (each layer sees the hidden channels
+            of the one before and the input image, and adds to what the layers before it made; data consistency behind
+            the last); or "published_features" (as the ISMRM 2021 abstract has them: hidden channels alone, every
+            layer's output in place of the one before, no data consistency).
         blocks: number of blocks, or of layers when stacking features.
         kernel: odd kernel size, of all axes or one for each, e.g. [3, 5, 5] of (t, y, x).
         periodic: whether the first axis of three goes round, as the time of a heartbeat does.
@@ -59,7 +61,7 @@ class ModelSettings:
         halo: pixels that a patch sees beyond those; None for the receptive field, with which nothing changes.
     """
 
-    stacking: Literal["cascade", "features"] = "cascade"
+    stacking: Literal["cascade", "features", "published_features"] = "cascade"
     blocks: int = 5
     kernel: int | tuple[int, ...] = 5
     periodic: bool = False
@@ -98,8 +100,8 @@ class ModelSettings:
             )
         if self.halo is not None and self.patch is None:
             raise InputError(f"model.halo: expected model.patch with it, found {self.halo} and no patch")
-        if self.stacking == "features" and len(self.inputs) > 1:
-            raise InputError(f"model: stacking = 'features' expects inputs = ['image'], found {self.inputs}")
+        if self.stacking != "cascade" and len(self.inputs) > 1:
+            raise InputError(f"model: stacking = {self.stacking!r} expects inputs = ['image'], found {self.inputs}")
         if self.initial == "zero_filled" and set(self.inputs) >= {"zero_filled", "initial"}:
             raise InputError("model.inputs: 'initial' is the zero-filled image here; expected one of the two")
         try:
@@ -127,6 +129,10 @@ class ConvexSettings:
             "patch_differences", "mixed" (some of each), or "trained" (the gates of another run's blocks, at most
             as many as those have).
         gates_run: the run folder that "trained" gates are taken from.
+        beta_from: whose strength of the penalty a block has: "program" (its `beta` or `beta_ratio`), "validation" (the
+            one whose optimum is best on the validation slices, of those from beta_max down to `beta_ratio` of it; a
+            stacked layer that lowers their loss at none of them is not added, and ends the training), or "auto":
+            "validation" where stacked "features" are trained with validation slices and no `beta`, else "program".
         grow: whether and how gates are searched for instead of drawn; the candidates are drawn as gates are.
         held_out: share of a slice's samples that a self-supervised loss is measured on. The smaller, the more what
             a block is trained on resembles what it will reconstruct from, all samples: 0.2 suits Poisson discs.
@@ -152,6 +158,7 @@ class ConvexSettings:
     loss_image_share: float = 0.05
     gates: GateChoice = "gaussian"
     gates_run: str | None = None
+    beta_from: Literal["auto", "program", "validation"] = "auto"
     grow: GrowthSettings = field(default_factory=GrowthSettings)
     held_out: float = 0.4
     held_out_behind: Literal["denoiser", "consistency"] = "denoiser"
@@ -176,6 +183,8 @@ class ConvexSettings:
             )
         if not self.loss_image_share >= 0:
             raise InputError(f"loss_image_share: expected a number >= 0, found {self.loss_image_share}")
+        if self.beta_from == "validation":
+            self._check_path()
         if self.loss == "self_supervised" and self.grow.rule != "none":
             raise InputError(
                 "convex: gates are grown on targets, which loss = 'self_supervised' goes without; "
@@ -191,6 +200,14 @@ class ConvexSettings:
             raise InputError(f"loss_lam: expected a positive number, found {self.loss_lam}")
         if self.lam_slices < 1:
             raise InputError(f"lam_slices: expected at least 1, found {self.lam_slices}")
+
+    def _check_path(self) -> None:
+        program = self.program
+        if program.beta is not None or program.beta_ratio >= 1 or self.loss != "image" or self.grow.rule != "none":
+            raise InputError(
+                "beta_from: 'validation' expects loss = 'image', grow.rule = 'none', program.beta_ratio below 1 and no "
+                f"program.beta, found {self.loss!r}, {self.grow.rule!r}, {program.beta_ratio} and {program.beta}"
+            )
 
     @property
     def samples_held_out(self) -> float:
@@ -240,6 +257,11 @@ class RunSettings:
             raise InputError(f"validation_fraction: expected in [0, 1), found {self.validation_fraction}")
         if self.training_seed is not None and self.training_seed < 0:
             raise InputError(f"training_seed: expected at least 0, found {self.training_seed}")
+        if self.method == "convex" and self.model.stacking == "features" and self.convex.grow.rule != "none":
+            raise InputError(
+                "convex.grow: gates of stacked features are drawn; expected grow.rule = 'none' or model.stacking = "
+                f"'published_features', found {self.convex.grow.rule!r}"
+            )
         consistent = self.model.stacking == "cascade" and self.model.consistency != "none"
         if self.method == "convex" and self.convex.loss != "image" and not consistent:
             raise InputError(

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from convexrecon.cascade import Block, Cascade
 from convexrecon.convex.gate_growth import GrownSolution
 from convexrecon.convex.program import BlockSolution
-from convexrecon.convex.recovery import gated_network
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.denoisers.gated import GatedDenoiser
-from convexrecon.denoisers.gated_network import GatedNetwork
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.data_consistency import NoDataConsistency
@@ -36,6 +34,7 @@ from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.shortfall import shortfall
+from convexrecon.training.stacked_layer import chooses_strength, helps, stacked
 from convexrecon.training.tensorboard_log import EventLog, event_log
 from convexrecon.weights import load_cascade, save_cascade
 
@@ -93,21 +92,27 @@ def train_layerwise(
     if validation is not None:
         # Validation sees every sample, as reconstruction does.
         sets.append(share("validation", validation, 0.0))
-    cascade, records = _resume(run, settings)
+    cascade, records, stopped_by = _resume(run, settings)
     cascade.to(device)
     with event_log(run.path, {}, done=len(records), active=ranks.is_lead) as log:
-        for index in range(len(records), settings.model.blocks):
+        for index in range(len(records), settings.model.blocks if stopped_by is None else 0):
             with Profile(device) as before:
                 samples = _write_inputs(sets, cascade, index)
             activations = _activations(sets[0], cascade, index, samples, records)
             with Profile(device) as fit:
-                cascade, record = _train_block(sets, cascade, index, samples)
+                trained = _train_block(sets, cascade, index, samples, records)
+            if trained is None:
+                stopped_by = f"layer {index + 1} would not lower the validation loss at any strength of its penalty"
+                if progress:
+                    tqdm.write(f"{stopped_by}: training ends with {index} layers")
+                break
+            cascade, record = trained
             record["seconds"] = before.seconds + fit.seconds
             record["peak_memory_mb"] = max(before.peak_memory_mb, fit.peak_memory_mb)
             record["activations_mb"] = activations
             records.append(record)
             if ranks.is_lead:
-                _write(run, cascade, records)
+                _write(run, cascade, records, stopped_by)
             if progress:
                 tqdm.write(_line(record, settings.model.blocks))
             if ranks.is_lead and record["shortfall"] is not None:
@@ -115,8 +120,8 @@ def train_layerwise(
             _log_block(log, sets, record)
     ranks.wait()
     if ranks.is_lead:
-        _write(run, cascade, records)
-        run.update_summary(**_summary(records))
+        _write(run, cascade, records, stopped_by)
+        run.update_summary(**_summary(records), stopped_by=stopped_by)
         shutil.rmtree(run.state, ignore_errors=True)
     ranks.wait()
     return cascade
@@ -153,17 +158,17 @@ def _own_state(run: RunFolder, ranks: Ranks) -> Path:
     return run.state / f"{ranks.rank + 1}_of_{ranks.count}"
 
 
-def _write(run: RunFolder, cascade: Cascade, records: list[Record]) -> None:
+def _write(run: RunFolder, cascade: Cascade, records: list[Record], stopped_by: str | None) -> None:
     """The weights first: a run continues from them, and they hold its records."""
-    save_cascade(run.weights, cascade, {"records": records})
+    save_cascade(run.weights, cascade, {"records": records, "stopped_by": stopped_by})
     run.write_metrics(records)
     run.update_summary(method="convex", blocks=records)
 
 
-def _resume(run: RunFolder, settings: RunSettings) -> tuple[Cascade, list[Record]]:
-    """The frozen blocks so far, and their records, from the one file that is written last."""
+def _resume(run: RunFolder, settings: RunSettings) -> tuple[Cascade, list[Record], str | None]:
+    """The frozen blocks so far, their records and why there will be no more, from the one file that is written last."""
     if not run.weights.exists():
-        return without_blocks(settings.model), []
+        return without_blocks(settings.model), [], None
     cascade, notes = load_cascade(run.weights)
     records: list[Record] = notes["records"]
     if len(records) > settings.model.blocks:
@@ -171,7 +176,14 @@ def _resume(run: RunFolder, settings: RunSettings) -> tuple[Cascade, list[Record
             f"{run.path}: holds {len(records)} trained blocks, asked for model.blocks = {settings.model.blocks}; "
             "expected at least as many"
         )
-    return cascade, records
+    for block in cascade:
+        published = isinstance(block.denoiser, FeatureStack) and not block.denoiser.residual
+        if published and settings.model.stacking == "features":
+            raise InputError(
+                f"{run.path}: holds a stack whose layers replace each other, from an earlier version; expected "
+                "another --out, and model.stacking = 'published_features' for such a stack"
+            )
+    return cascade, records, notes.get("stopped_by")
 
 
 def _write_inputs(sets: list[BlockData], cascade: Cascade, index: int) -> list[Tensor]:
@@ -188,23 +200,28 @@ def _activations(data: BlockData, cascade: Cascade, index: int, samples: list[Te
     return fit_activations_mb(data, cascade, index, samples) if known is None else float(known)
 
 
-def _train_block(sets: list[BlockData], cascade: Cascade, index: int, samples: list[Tensor]) -> tuple[Cascade, Record]:
+def _train_block(
+    sets: list[BlockData], cascade: Cascade, index: int, samples: list[Tensor], records: list[Record]
+) -> tuple[Cascade, Record] | None:
+    """The cascade with a block more and its record; None where a stacked layer is not worth adding."""
     data, settings = sets[0], sets[0].settings
     before = 0 if data.stacks_features else index
     model = settings.model
-    block_solved = solve_block(data, cascade, index, samples)
-    solved = block_solved.solved
+    held_out = sets[1] if chooses_strength(settings, len(sets) > 1) else None
+    block_solved = solve_block(data, cascade, index, samples, held_out)
+    solved, choice = block_solved.solved, block_solved.choice
+    if data.stacks_features and choice is not None and not helps(choice.loss, records):
+        return None
     choosing = time.perf_counter()
+    denoiser: nn.Module
     if data.stacks_features:
-        cascade = _stack_layer(cascade, solved, samples, settings)
-        block = next(iter(cascade))
+        denoiser = stacked(cascade, solved, samples, settings)
     else:
         denoiser = GatedDenoiser(solved.gates, solved.solution.weights, constant=settings.convex.program.constant)
-        block = Block(denoiser, NoDataConsistency(), inputs=model.inputs, patch=model.patch, halo=model.halo).to(
-            data.device
-        )
-        block.consistency = block_consistency(data, cascade, block, index)
-        cascade = cascade.with_blocks([*cascade, block])
+    block = Block(denoiser, NoDataConsistency(), inputs=model.inputs, patch=model.patch, halo=model.halo)
+    block = block.to(data.device)
+    block.consistency = block_consistency(data, cascade, block, index)
+    cascade = cascade.with_blocks([*([] if data.stacks_features else cascade), block])
     block.to(data.device)
     agreed = processes_of(data.ranks).agreed
     for tensor in block.state_dict().values():
@@ -214,6 +231,8 @@ def _train_block(sets: list[BlockData], cascade: Cascade, index: int, samples: l
     record = _record(index, solved, block.consistency.lam, settings)
     if block_solved.grown is not None:
         record |= _growth_record(block_solved.grown, settings.convex.loss)
+    if choice is not None:
+        record |= {"held_out_loss": choice.loss, "betas_tried": choice.betas, "held_out_losses": choice.losses}
     record |= {"seconds_lam": applying - choosing, "seconds_apply": time.perf_counter() - applying}
     record |= {"psnr_train": scores[0], "psnr_validation": scores[1] if len(scores) > 1 else None}
     return cascade, record
@@ -229,25 +248,6 @@ def _sample_features(data: BlockData, cascade: Cascade, index: int) -> list[Tens
         return [data.features(cascade, [key_of(entry.volume, entry.slice_index)], index, phase)]
 
     return [sample for (sample,) in data.of_spread_slices(GATE_SLICES, features)]
-
-
-def _stack_layer(cascade: Cascade, solved: BlockSolution, samples: list[Tensor], settings: RunSettings) -> Cascade:
-    """Append a layer to the feature stack, its hidden channels scaled to unit root mean square."""
-    constant = settings.convex.program.constant
-    network = gated_network(solved.gates, solved.solution.weights.cpu(), constant=constant)
-    if network.filters.shape[0] == 0:
-        raise InputError(
-            "features: the optimum of this layer is the empty network, so there are no hidden channels to "
-            "stack on; expected a smaller beta"
-        )
-    power = torch.stack([network.hidden(sample.cpu()).square().mean((0, *range(2, sample.ndim))) for sample in samples])
-    network = network.normalized(power.mean(0).sqrt().clamp_min(1e-12))
-    layers: list[GatedNetwork] = []
-    for block in cascade:
-        assert isinstance(block.denoiser, FeatureStack)
-        layers = [block.denoiser.layer(k) for k in range(len(block.denoiser.networks))]
-    stack, model = FeatureStack([*layers, network]), settings.model
-    return cascade.with_blocks([Block(stack, NoDataConsistency(), patch=model.patch, halo=model.halo)])
 
 
 @dataclass

@@ -53,7 +53,8 @@ def made(kind: str, dimensions: int, seed: int) -> nn.Module:
         first.filters.copy_(eighths(*first.filters.shape, generator=rng))
         hidden, small = first.filters.shape[0], (3,) * dimensions
         weights = torch.randn(2, hidden * math.prod(small) + 1, 2, generator=rng)
-        return FeatureStack([first, gated_network(gates(2, hidden, small, rng), weights, constant=True)]).double()
+        second = gated_network(gates(2, hidden, small, rng), weights, constant=True)
+        return FeatureStack([first, second], residual=bool(seed % 2)).double()
     denoisers: dict[str, Callable[[], nn.Module]] = {
         "relu": lambda: ReluDenoiser(3, kernel, dimensions=dimensions, generator=rng),
         "modl": lambda: ModlDenoiser(3, kernel, dimensions=dimensions, layers=3, generator=rng),

@@ -136,12 +136,12 @@ def test_batch_size_does_not_change_the_optimum(prepared: Path, small_run: RunSe
         assert two["lam"] == pytest.approx(one["lam"], rel=1e-2)
 
 
-def test_features_are_stacked_with_the_skip_from_the_input(
+def test_published_features_are_stacked_with_the_skip_from_the_input(
     prepared: Path, small_run: RunSettings, tmp_path: Path
 ) -> None:
     settings = replace(
         small_run,
-        model=ModelSettings(stacking="features", blocks=2, kernel=3, units=4),
+        model=ModelSettings(stacking="published_features", blocks=2, kernel=3, units=4),
         convex=ConvexSettings(program=ProgramSettings(penalty="nuclear", beta_ratio=1e-3)),
     )
     cascade = train(settings, prepared, tmp_path / "run", progress=False)
