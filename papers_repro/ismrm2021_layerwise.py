@@ -86,13 +86,12 @@ def _against_the_finished(claim: Claim, gain: float) -> Claim:
     return claim
 
 
-def layer_claim(given: Given, stacking: str, mask: str, setting: str) -> Claim:
+def layer_claim(given: Given, stacking: str, mask: str, scale: Scale, setting: str) -> Claim:
     """Of the paper's figure of quality after each added layer."""
-    steps = []
-    for seed in range(given.seeds):
-        curve = layers(given, stacking, mask, seed)
-        steps.append(min(after - before for before, after in pairwise(curve)))
-    return Claim(
+    curves = [layers(given, stacking, mask, seed) for seed in range(given.seeds)]
+    # A run that ended with one layer has no gain to measure.
+    steps = [min(after - before for before, after in pairwise(curve)) for curve in curves if len(curve) > 1]
+    claim = Claim(
         f"the smallest gain of an added layer in PSNR, {mask} R = 4, {WORDS[stacking]}",
         "a rise with every one of five layers, in a figure",
         "the caption of the abstract's Figure 2",
@@ -100,8 +99,17 @@ def layer_claim(given: Given, stacking: str, mask: str, setting: str) -> Claim:
         "dB",
         ".2f",
         setting,
-        Rule("at least", 0.0, "no layer lowers the quality"),
+        Rule("at least", 0.0, "no layer lowers the quality") if steps else Rule("not comparable", reason="one layer"),
     )
+    counts = [len(curve) for curve in curves]
+    if claim.verdict != "no" and min(counts) < scale.blocks:
+        reason = (
+            f"{', '.join(map(str, counts))} of {scale.blocks} layers were added: the next one would not have lowered "
+            "the loss of the validation slices, which choose the strength of its penalty. Fewer do not show a rise "
+            "with every one of five"
+        )
+        return replace(claim, rule=Rule("not comparable", reason=reason))
+    return claim
 
 
 def memory_claims(fits: dict[str, Any], scale: Scale, same: tuple[Row, Row], setting: str) -> list[Claim]:
@@ -144,9 +152,10 @@ def layer_figure(given: Given, rows: Rows, scale: Scale) -> Picture:
     for mask in MASKS:
         lines: dict[str, Series] = {}
         for stacking in STACKINGS:
-            lines[f"convex, {stacking}"] = Series(
-                x, [layers(given, stacking, mask, seed) for seed in range(given.seeds)]
-            )
+            curves = [layers(given, stacking, mask, seed) for seed in range(given.seeds)]
+            # Where no further layer helps, the network stays as it is.
+            curves = [curve + curve[-1:] * (len(x) - len(curve)) for curve in curves]
+            lines[f"convex, {stacking}"] = Series(x, curves)
             ends = [[float(row["validation PSNR"])] * len(x) for row in rows[stacking, "end_to_end", mask]]
             lines[f"end to end, {stacking}"] = Series(x, ends, dashed=True, markers=False)
         panels.append(Panel(f"{mask}, R = 4", lines, "layers", "validation PSNR (dB)"))
@@ -154,7 +163,7 @@ def layer_figure(given: Given, rows: Rows, scale: Scale) -> Picture:
         line_panels(panels),
         "Validation PSNR after each added convex layer, and of the whole network trained end to end (dashed); mean and "
         "range over training seeds. “cascade”: data consistency behind every layer; “features”: the paper's stacking "
-        "of hidden channels, without.",
+        "of hidden channels, without; level from where no further layer lowered the validation loss.",
     )
 
 
@@ -199,7 +208,7 @@ def report(given: Given, scale: Scale, data: DataSets, rows: Rows) -> None:
         f"{'/'.join(str(e) for e in dict.fromkeys(scale.epochs.values()))} epochs"
     )
     claims = gap_claims(rows, setting)
-    claims += [layer_claim(given, stacking, mask, setting) for mask in MASKS for stacking in STACKINGS]
+    claims += [layer_claim(given, stacking, mask, scale, setting) for mask in MASKS for stacking in STACKINGS]
     same = rows["cascade", "convex", "Poisson"][0], other_batch(given, scale, data)
     claims += memory_claims(fits, scale, same, setting)
     seconds = {
@@ -211,6 +220,10 @@ def report(given: Given, scale: Scale, data: DataSets, rows: Rows) -> None:
         "The published network stacks hidden channels; ours stacks them too (“features”), and also denoisers with data "
         "consistency in turn (“cascade”). Layers are solved as convex programs, not descended. The opponent of stacked "
         "channels is five convolutions of the same kernel and width beside a skip.",
+        "Stacked to the letter (stacking = 'published_features': hidden channels alone, each layer's output in place "
+        "of the one before, one strength of the penalty for all) added layers lower the quality at the size of the "
+        "synthetic data; benchmarks/README.md says why. Here a layer also sees the image, adds to what the layers "
+        "before it made, and has the strength that the validation slices choose.",
         f"On average a convex run of the cascade took {seconds['convex']:.0f} s, an end-to-end run "
         f"{seconds['end_to_end']:.0f} s; in the second half of that it still gained {late:.2f} dB. Absolute PSNR is "
         "published in pictures alone.",

@@ -30,7 +30,8 @@ Rows = dict[tuple[str, str, str], list[Row]]
 
 @dataclass(frozen=True)
 class Scale:
-    """How large: scans, network, training, the scan whose batches are counted, beta of stacked features."""
+    """How large: scans, network, training, the scan whose batches are counted, and, for stacked
+    features, the weakest penalty tried of those that the validation slices choose from, relative to beta_max."""
 
     scans: Scans
     blocks: int
@@ -43,7 +44,7 @@ class Scale:
     batch_coils: int
     batch_units: int
     gigabytes: float
-    feature_beta: float = 3e-2
+    feature_beta: float = 1e-3
 
 
 SCALES = {
@@ -52,12 +53,12 @@ SCALES = {
         2, 4, 3, {"Poisson": 2, "1-D": 2}, 3e-3, False, (48, 40), 2, 4, 4.0,
     ),
     "synthetic": Scale(
-        Scans((6, 2, 4), 2, (48, 44), 3, (0, 0, 0), 12),
-        5, 12, 5, {"Poisson": 60, "1-D": 60}, 3e-3, False, (320, 320), 15, 32, 12.0,
+        Scans((24, 4, 4), 2, (48, 44), 3, (0, 0, 0), 12),
+        5, 12, 5, {"Poisson": 15, "1-D": 15}, 3e-3, False, (320, 320), 15, 32, 12.0,
     ),
     "full": Scale(
         Scans((30, 3, 6), 1, (320, 320), 15, (30, 3, 6)),
-        5, 256, 7, {"Poisson": 40, "1-D": 30}, 1e-4, True, (320, 320), 15, 256, 12.0, 1e-3,
+        5, 256, 7, {"Poisson": 40, "1-D": 30}, 1e-4, True, (320, 320), 15, 256, 12.0,
     ),
 }  # fmt: skip
 
@@ -65,7 +66,6 @@ SCALES = {
 def settings_of(stacking: str, method: str, mask: str, seed: int, scale: Scale) -> RunSettings:
     """A run. Of stacked channels the opponent is five convolutions beside a skip, as wide as what is stacked."""
     whitened = 0.5 if (mask, stacking) == ("Poisson", "cascade") else 0.0
-    # Without data consistency nothing holds a layer back that fits the noise of few slices.
     strength = scale.feature_beta if (stacking, method) == ("features", "convex") else 1e-4
     convex = ConvexSettings(ProgramSettings(beta_ratio=strength), gates="patches", whitened=whitened)
     descent = DescentSettings(
@@ -85,9 +85,10 @@ def settings_of(stacking: str, method: str, mask: str, seed: int, scale: Scale) 
         return replace(common, method="convex" if method == "convex" else "end_to_end")
     kernel = min(7, scale.kernel + 2)
     if method == "convex":
-        # An optimum has up to two neurons a gate.
+        # An optimum has up to two neurons a gate, one gate more than are drawn, and passes two channels on.
+        drawn = max(2, scale.units // 2 - 2)
         stacked = ModelSettings(
-            stacking="features", blocks=scale.blocks, kernel=kernel, units=max(2, scale.units // 2), consistency="none"
+            stacking="features", blocks=scale.blocks, kernel=kernel, units=drawn, consistency="none"
         )
         return replace(common, model=stacked)
     deep = ModelSettings(blocks=1, kernel=kernel, denoiser="modl", width=scale.units, consistency="none")
@@ -142,7 +143,7 @@ def other_batch(given: Given, scale: Scale, data: DataSets) -> Row:
 
 
 def layers(given: Given, stacking: str, mask: str, seed: int) -> list[float]:
-    """Validation PSNR after each block of a convex run."""
+    """Validation PSNR after each block of a convex run; stacked layers that would not help are not among them."""
     rows = RunFolder(folder_of(given.out, stacking, "convex", mask, seed)).read_metrics()
     return [float(row["psnr_validation"]) for row in rows]
 
