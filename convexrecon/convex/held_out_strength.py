@@ -11,7 +11,7 @@ from convexrecon.convex.arrangements import Gates
 from convexrecon.convex.gated_convolution import GatedConvolution
 from convexrecon.convex.patches import Stream
 from convexrecon.convex.program import solve_statistics
-from convexrecon.convex.program_settings import BlockSolution, Method, ProgramSettings, choose_method
+from convexrecon.convex.program_settings import STRONG_RATIO, BlockSolution, Method, ProgramSettings, choose_method
 from convexrecon.convex.refinement import float64_parts
 from convexrecon.convex.streamed_program import MAX_PASSES, posed_by_passes, solve_streamed, streamed_path, strength
 from convexrecon.convex.sufficient_statistics import accumulate
@@ -73,7 +73,8 @@ def solve_held_out(
             f"and {settings.beta}"
         )
     task = _Task(stream, held_out, gates, settings, processes, time.perf_counter())
-    method = choose_method(gates, settings, lambda: settings.beta_ratio)
+    # Most paths end before penalties are weak, which is what passes are slow for.
+    method = choose_method(gates, settings, lambda: max(settings.beta_ratio, STRONG_RATIO))
     return _from_statistics(task, method) if method.name == "statistics" else _by_passes(task, method)
 
 

@@ -61,6 +61,9 @@ def train_layerwise(
     are written after every block; a killed run continues from the last one, to the same result. A program that is
     not solved to its tolerance is warned of, and stays so marked in all of them.
 
+    Where the strength of the penalty is chosen on validation slices, a layer of stacked features that lowers their loss
+    at no strength is not added, and training ends: the summary's `stopped_by` says so.
+
     Of n ranks each has every n-th slice. What a program needs of the data is summed over them; then each solves it
     from the same numbers, no later than the first one could tell the others, and applies the block to its own slices.
     Results are those of one process, to rounding.
