@@ -126,7 +126,7 @@ def same_as_one_process(alone_in: Path, shared_in: Path) -> None:
                 assert shared[key] <= tolerance
             elif key == "iterations":
                 assert shared[key] == pytest.approx(alone[key], rel=0.1, abs=2)
-            elif isinstance(alone[key], float):
+            elif isinstance(alone[key], float) or key in ("betas_tried", "held_out_losses"):
                 # Gates and the first block's optimum are the same; on the images after it the optimum's rounding shows.
                 exact = 1e-5 if key in ("objective", "lam") else 1e-4
                 assert shared[key] == pytest.approx(alone[key], rel=exact), key
