@@ -206,6 +206,7 @@ def report(given: Given, scale: Scale, data: DataSets, rows: Rows) -> None:
     setting = (
         f"{data.words}; {scale.blocks} layers of {scale.units} units, end to end "
         f"{'/'.join(str(e) for e in dict.fromkeys(scale.epochs.values()))} epochs"
+        f"{f' ({scale.feature_epochs} times that of stacked channels)' if scale.feature_epochs > 1 else ''}"
     )
     claims = gap_claims(rows, setting)
     claims += [layer_claim(given, stacking, mask, scale, setting) for mask in MASKS for stacking in STACKINGS]

@@ -30,8 +30,11 @@ Rows = dict[tuple[str, str, str], list[Row]]
 
 @dataclass(frozen=True)
 class Scale:
-    """How large: scans, network, training, the scan whose batches are counted, and, for stacked
-    features, the weakest penalty tried of those that the validation slices choose from, relative to beta_max."""
+    """How large: scans, network, training, the scan whose batches are counted.
+
+    Of stacked features the weakest penalty that the validation slices choose from, relative to beta_max, and how many
+    times the epochs their opponent has, which learns more slowly without data consistency.
+    """
 
     scans: Scans
     blocks: int
@@ -45,6 +48,7 @@ class Scale:
     batch_units: int
     gigabytes: float
     feature_beta: float = 1e-3
+    feature_epochs: int = 1
 
 
 SCALES = {
@@ -55,6 +59,7 @@ SCALES = {
     "synthetic": Scale(
         Scans((24, 4, 4), 2, (48, 44), 3, (0, 0, 0), 12),
         5, 12, 5, {"Poisson": 15, "1-D": 15}, 3e-3, False, (320, 320), 15, 32, 12.0,
+        feature_epochs=2,
     ),
     "full": Scale(
         Scans((30, 3, 6), 1, (320, 320), 15, (30, 3, 6)),
@@ -68,11 +73,12 @@ def settings_of(stacking: str, method: str, mask: str, seed: int, scale: Scale) 
     whitened = 0.5 if (mask, stacking) == ("Poisson", "cascade") else 0.0
     strength = scale.feature_beta if (stacking, method) == ("features", "convex") else 1e-4
     convex = ConvexSettings(ProgramSettings(beta_ratio=strength), gates="patches", whitened=whitened)
+    epochs = scale.epochs[mask] * (scale.feature_epochs if stacking == "features" else 1)
     descent = DescentSettings(
-        epochs=scale.epochs[mask],
+        epochs=epochs,
         learning_rate=scale.learning_rate,
         schedule="halving" if scale.halving else "cosine",
-        validate_every=max(1, scale.epochs[mask] // 12),
+        validate_every=max(1, epochs // 12),
     )
     common = RunSettings(
         mask=_mask(mask, scale),
