@@ -22,6 +22,8 @@ from convexrecon.training.ranks import Ranks
 
 # Relative gap at which the measured fit may stop: it has made every tensor of a solver by then.
 LOOSE_TOLERANCE = 1e-3
+# Strength, relative to beta_max, that validation slices choose for most stacked layers.
+USUAL_RATIO = 0.05
 
 
 def fit_activations_mb(data: BlockData, cascade: Cascade, index: int, samples: Sequence[Tensor]) -> float:
@@ -74,4 +76,6 @@ def largest_slice(slices: PreparedSlices) -> PreparedSlices:
 def _loosened(settings: RunSettings) -> RunSettings:
     convex = settings.convex
     program = replace(convex.program, tolerance=max(convex.program.tolerance, LOOSE_TOLERANCE))
+    if settings.model.stacking == "features" and convex.beta_from != "program" and program.beta is None:
+        program = replace(program, beta_ratio=max(program.beta_ratio, USUAL_RATIO))
     return replace(settings, convex=replace(convex, program=program))
