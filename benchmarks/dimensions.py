@@ -31,9 +31,11 @@ from convexrecon.evaluate.metrics import score_whole
 from convexrecon.physics.initial_image import INITIAL_IMAGES, WEIGHTED_IMAGES
 from convexrecon.physics.kt_focuss import kt_focuss
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings, GleamSettings
 from convexrecon.training.measured_step import step_memory
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
 from convexrecon.weights import load_cascade

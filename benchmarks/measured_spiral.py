@@ -32,7 +32,9 @@ from convexrecon.physics.initial_image import INITIAL_IMAGES, WEIGHTED_IMAGES
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.nufft import Nufft, uncentre_samples
 from convexrecon.seeding import derive_seed, generator
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
 

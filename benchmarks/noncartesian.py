@@ -22,7 +22,9 @@ from convexrecon.evaluate.tables import text_table
 from convexrecon.physics.initial_image import INITIAL_IMAGES, WEIGHTED_IMAGES
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.report.evaluation import evaluate_and_report
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
 from convexrecon.weights import load_cascade

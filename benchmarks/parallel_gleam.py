@@ -32,10 +32,11 @@ from convexrecon.data.simulation import simulate_dataset
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.report.figures import COLOURS as HOUSE
 from convexrecon.report.figures import clean_axes
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
 from convexrecon.training.descent import Descent, Portion
 from convexrecon.training.descent_settings import DescentSettings, GleamSettings
 from convexrecon.training.gleam import gleam
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.parallel_gleam import parallel_gleam
 from convexrecon.training.ranks import Ranks, joined_ranks

@@ -24,10 +24,11 @@ from convexrecon.data.dataset import Batch, PreparedSlices, stack
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
 from convexrecon.training.descent import Portion
 from convexrecon.training.descent_settings import DescentSettings, ReversibleSettings
 from convexrecon.training.live_memory import LiveMemory
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.reversible import reversible

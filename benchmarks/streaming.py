@@ -22,7 +22,9 @@ import torch
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.profiler import Profile, resident_mb
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train

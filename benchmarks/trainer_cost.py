@@ -22,9 +22,11 @@ from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.denoisers.building import DenoiserKind
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.measured_step import step_memory, step_seconds
 from convexrecon.training.memory_model import memory_model
+from convexrecon.training.model_settings import ModelSettings
 
 METHODS = ("end_to_end", "checkpointing", "reversible", "gleam", "layerwise", "convex")
 BLOCKS = (4, 8, 16, 32)

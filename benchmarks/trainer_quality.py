@@ -21,8 +21,10 @@ from convexrecon.convex.program import ProgramSettings
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.model_settings import ModelSettings
 
 BATCH_SIZES = (1, 2, 6)
 SEEDS = (0, 1, 2, 3, 4)

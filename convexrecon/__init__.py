@@ -12,13 +12,10 @@ from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.sense import Sense
 from convexrecon.reconstruct import reconstruct_file
-from convexrecon.training.config import (
-    ConvexSettings,
-    ModelSettings,
-    RunSettings,
-    load_settings,
-)
+from convexrecon.training.config import RunSettings, load_settings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
 from convexrecon.weights import load_cascade, save_cascade

@@ -12,8 +12,10 @@ from convexrecon.data.simulation import simulate_dataset
 from convexrecon.evaluate.tables import text_table
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.report.evaluation import evaluate_and_report
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
 

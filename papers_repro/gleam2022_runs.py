@@ -17,9 +17,10 @@ from seeded_runs import seeded_runs
 
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
 from convexrecon.training.descent_settings import DescentSettings, GleamSettings
 from convexrecon.training.measured_step import TIMED_STEPS, step_memory, step_seconds
+from convexrecon.training.model_settings import ModelSettings
 
 COSTS: tuple[Any, ...] = ("end_to_end", "checkpointing", "reversible", "gleam")
 # Layout -> method -> a row a seed.

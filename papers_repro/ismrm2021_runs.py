@@ -14,9 +14,11 @@ from seeded_runs import seeded_runs
 
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.fit_memory import fit_methods
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 
 MASKS = {

@@ -26,9 +26,10 @@ from seeded_runs import seeded_runs
 from convexrecon.data.dataset import PreparedSlices, stack
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.report.html import Picture
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
 from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.measured_step import step_memory
+from convexrecon.training.model_settings import ModelSettings
 
 CITATION = (
     "M. Kellman, K. Zhang, E. Markley, J. Tamir, E. Bostan, M. Lustig, L. Waller: Memory-efficient Learning for "

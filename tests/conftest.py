@@ -10,7 +10,8 @@ from convexrecon.data.noncartesian_simulation import simulate_trajectories
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.model_settings import ModelSettings
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,8 @@ from convexrecon.errors import InputError
 from convexrecon.physics.fourier import centred_fft
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.reconstruct import reconstruct_file
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.train import train
 
 SLICES, SIZE = 4, (32, 36)

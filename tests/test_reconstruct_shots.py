@@ -12,7 +12,8 @@ from convexrecon.data.ismrmrd_writing import write_samples
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.reconstruct import reconstruct_file
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.train import train
 
 

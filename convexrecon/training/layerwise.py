@@ -1,6 +1,5 @@
 """Convex layer-wise training: solve a block's program, freeze it, apply it, go on to the next."""
 
-import dataclasses
 import shutil
 import time
 import warnings
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from convexrecon.cascade import Block, Cascade
-from convexrecon.convex.gate_growth import GrownSolution
-from convexrecon.convex.program import BlockSolution
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.denoisers.gated import GatedDenoiser
@@ -24,6 +21,7 @@ from convexrecon.physics.data_consistency import NoDataConsistency
 from convexrecon.training.block_consistency import block_consistency
 from convexrecon.training.block_data import BlockData
 from convexrecon.training.block_program import solve_block
+from convexrecon.training.block_record import Record, block_record, described, growth_record, records_summary
 from convexrecon.training.config import RunSettings
 from convexrecon.training.fit_activations import fit_activations_mb
 from convexrecon.training.image_store import key_of, keys_of, read_store, write_store
@@ -33,15 +31,12 @@ from convexrecon.training.profiler import Profile
 from convexrecon.training.rank_exchange import processes_of
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
-from convexrecon.training.shortfall import shortfall
 from convexrecon.training.stacked_layer import chooses_strength, helps, stacked
 from convexrecon.training.tensorboard_log import EventLog, event_log
 from convexrecon.weights import load_cascade, save_cascade
 
 # Slices on which gates are scaled and told apart.
 GATE_SLICES = 8
-
-Record = dict[str, Any]
 
 
 def train_layerwise(
@@ -117,14 +112,14 @@ def train_layerwise(
             if ranks.is_lead:
                 _write(run, cascade, records, stopped_by)
             if progress:
-                tqdm.write(_line(record, settings.model.blocks))
+                tqdm.write(described(record, settings.model.blocks))
             if ranks.is_lead and record["shortfall"] is not None:
                 warnings.warn(record["shortfall"], stacklevel=2)
             _log_block(log, sets, record)
     ranks.wait()
     if ranks.is_lead:
         _write(run, cascade, records, stopped_by)
-        run.update_summary(**_summary(records), stopped_by=stopped_by)
+        run.update_summary(**records_summary(records), stopped_by=stopped_by)
         shutil.rmtree(run.state, ignore_errors=True)
     ranks.wait()
     return cascade
@@ -231,9 +226,9 @@ def _train_block(
         tensor.copy_(agreed(tensor.clone()))
     applying = time.perf_counter()
     scores = [_apply(part, cascade, block, index, before) for part in sets]
-    record = _record(index, solved, block.consistency.lam, settings)
+    record = block_record(index, solved, block.consistency.lam, settings)
     if block_solved.grown is not None:
-        record |= _growth_record(block_solved.grown, settings.convex.loss)
+        record |= growth_record(block_solved.grown, settings.convex.loss)
     if choice is not None:
         record |= {"held_out_loss": choice.loss, "betas_tried": choice.betas, "held_out_losses": choice.losses}
     record |= {"seconds_lam": applying - choosing, "seconds_apply": time.perf_counter() - applying}
@@ -282,66 +277,3 @@ def _apply(data: BlockData, cascade: Cascade, block: Block, index: int, before: 
         data.drop_images(index)
     total, count = data.ranks.sum([mean.total, mean.count], data.device)
     return total / count
-
-
-def _summary(records: list[Record]) -> Record:
-    """What the run came to, under the keys that every method's summary has."""
-    return {
-        "method": "convex",
-        "blocks": records,
-        "psnr_validation": records[-1]["psnr_validation"] if records else None,
-        "training_seconds": sum(record["seconds"] for record in records),
-        "peak_memory_mb": max((record["peak_memory_mb"] for record in records), default=0.0),
-        "activations_mb": max((record.get("activations_mb") or 0.0 for record in records), default=0.0),
-    }
-
-
-def _record(index: int, solved: BlockSolution, lam: float | None, settings: RunSettings) -> Record:
-    certificate, program = solved.solution.certificate, settings.convex.program
-    return {
-        "block": index + 1,
-        "objective": certificate.objective,
-        "bound": certificate.bound,
-        "relative_gap": certificate.relative_gap,
-        "tolerance": program.tolerance,
-        "converged": solved.solution.converged,
-        "shortfall": shortfall(index + 1, solved, program),
-        "beta": solved.solution.beta,
-        "beta_max": solved.beta_max,
-        "active_gates": solved.solution.active_groups,
-        "gates": len(solved.gates),
-        "units": settings.model.units,
-        "lam": lam,
-        "pixels": solved.pixels,
-        "iterations": solved.solution.iterations,
-        "matrix_free": solved.matrix_free,
-        "method": solved.method.name,
-        "method_reason": solved.method.reason,
-        "seconds_accumulate": solved.seconds_accumulate,
-        "seconds_solve": solved.seconds_solve,
-    }
-
-
-def _growth_record(grown: GrownSolution, loss: str) -> Record:
-    """What the growth did and, where the block was solved for its loss, what the last search found."""
-    record: Record = {
-        "growth": [dataclasses.asdict(step) for step in grown.rounds],
-        "growth_stopped_by": grown.stopped_by,
-        "seconds_search": grown.seconds_search,
-    }
-    return record | (dataclasses.asdict(grown.search) if loss == "image" else {})
-
-
-def _line(record: Record, blocks: int) -> str:
-    validation = record["psnr_validation"]
-    lam = record["lam"]
-    return (
-        f"block {record['block']}/{blocks}: gap {record['relative_gap']:.1e}"
-        + ("" if record["converged"] else f" (asked for {record['tolerance']:g})")
-        + ", "
-        f"{record['active_gates']}/{record['gates']} gates, "
-        + (f"lam {lam:.3g}, " if lam is not None else "")
-        + f"PSNR train {record['psnr_train']:.2f} dB"
-        + (f", validation {validation:.2f} dB" if validation is not None else "")
-        + f", {record['seconds']:.1f} s, {record['peak_memory_mb']:.0f} MB"
-    )

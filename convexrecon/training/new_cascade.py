@@ -10,7 +10,8 @@ from convexrecon.physics.data_consistency import (
     ProximalDataConsistency,
 )
 from convexrecon.seeding import generator
-from convexrecon.training.config import ModelSettings, RunSettings, kernel_of, seed_of_training
+from convexrecon.training.config import RunSettings, kernel_of, seed_of_training
+from convexrecon.training.model_settings import ModelSettings
 
 
 def without_blocks(model: ModelSettings) -> Cascade:

@@ -25,7 +25,8 @@ from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.noncartesian_fourier import NonCartesianFourier
 from convexrecon.physics.trajectories import kooshball, stack_of_stars
 from convexrecon.reconstruct import reconstruct_file
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
 

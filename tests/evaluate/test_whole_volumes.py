@@ -20,7 +20,8 @@ from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.sense import Sense
 from convexrecon.reconstruct import reconstruct_file
 from convexrecon.report.evaluation import evaluate_and_report
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train
 

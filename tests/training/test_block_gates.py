@@ -14,7 +14,8 @@ from convexrecon.convex.program import ProgramSettings
 from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.denoisers.relu import ReluDenoiser
 from convexrecon.errors import InputError
-from convexrecon.training.config import ConvexSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train

@@ -17,10 +17,11 @@ from convexrecon.errors import InputError
 from convexrecon.physics.data_consistency import GradientDataConsistency, NoDataConsistency
 from convexrecon.physics.sense import Sense
 from convexrecon.reconstruct import reconstruct_file
-from convexrecon.training.config import ModelSettings, RunSettings, dump_settings, load_settings
+from convexrecon.training.config import RunSettings, dump_settings, load_settings
 from convexrecon.training.descent import Portion
 from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.live_memory import LiveMemory
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.step_clock import StepClock

@@ -8,7 +8,8 @@ import pytest
 from convexrecon.convex.gate_growth import GrowthSettings
 from convexrecon.convex.program import ProgramSettings
 from convexrecon.errors import InputError
-from convexrecon.training.config import ConvexSettings, RunSettings, dump_settings, load_settings
+from convexrecon.training.config import RunSettings, dump_settings, load_settings
+from convexrecon.training.convex_settings import ConvexSettings
 
 
 def written(tmp_path: Path, text: str) -> Path:

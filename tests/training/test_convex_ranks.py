@@ -16,8 +16,10 @@ from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.errors import InputError
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.layerwise import train_layerwise
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import train

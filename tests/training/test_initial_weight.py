@@ -18,7 +18,8 @@ from convexrecon.physics.forward_model import ForwardModel
 from convexrecon.physics.l1_wavelet import l1_wavelet
 from convexrecon.report.evaluation import printed_settings
 from convexrecon.training import initial_weight
-from convexrecon.training.config import ConvexSettings, RunSettings, dump_settings, load_settings
+from convexrecon.training.config import RunSettings, dump_settings, load_settings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.initial_weight import choose_initial_weight
 from convexrecon.training.measured_step import step_memory

@@ -14,7 +14,9 @@ from convexrecon.convex.program import ProgramSettings
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.errors import InputError
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
 from convexrecon.weights import load_cascade

@@ -10,8 +10,9 @@ import convexrecon.training.loop as loop
 from convexrecon.data.preparation import PreparationSettings, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.errors import InputError
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
 from convexrecon.training.descent_settings import DescentSettings, GleamSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.parallel_gleam import parallel_gleam
 from convexrecon.training.ranks import Ranks

@@ -12,8 +12,10 @@ from convexrecon.data.dataset import PreparedSlices
 from convexrecon.errors import InputError
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.random_phase import COPIES, shares, turned, turned_batch
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train

@@ -15,11 +15,12 @@ from convexrecon.cascade import Block, Cascade
 from convexrecon.data.dataset import Batch, PreparedSlices, stack
 from convexrecon.training.block_inversion import Scan, invert_block
 from convexrecon.training.checkpointing import checkpointing
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
 from convexrecon.training.descent import Portion
 from convexrecon.training.descent_settings import DescentSettings, ReversibleSettings
 from convexrecon.training.end_to_end import end_to_end
 from convexrecon.training.live_memory import LiveMemory
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.reversible import kept_inputs, reversible

@@ -25,8 +25,9 @@ from convexrecon.physics.data_consistency import (
 )
 from convexrecon.physics.sense import Sense
 from convexrecon.solvers.reference import reference_gated
-from convexrecon.training.config import ConvexSettings, RunSettings
+from convexrecon.training.config import RunSettings
 from convexrecon.training.consistent_loss import BehindConsistency
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.held_out_samples import split_batch
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.self_supervised_loss import BehindHeldOut, samples_of

@@ -17,8 +17,10 @@ from convexrecon.evaluate.compare import evaluate_runs
 from convexrecon.evaluate.metrics import psnr
 from convexrecon.evaluate.pictured_shots import PicturedShots
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import METHODS, ConvexSettings, Method, ModelSettings, RunSettings
+from convexrecon.training.config import METHODS, Method, RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
 

@@ -9,8 +9,10 @@ from convexrecon.data.kspace_simulation import simulate_slice
 from convexrecon.data.prepared_files import PREPARED_FORMAT
 from convexrecon.physics.fourier import centred_fft
 from convexrecon.physics.masks import MaskSettings
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.live_memory import LiveMemory
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.train import train
 
 SLAB, SIZE, COILS = 3, (32, 32), 2

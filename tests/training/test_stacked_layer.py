@@ -17,7 +17,8 @@ from convexrecon.convex.program import ProgramSettings, solve_program
 from convexrecon.data.dataset import PreparedSlices
 from convexrecon.denoisers.feature_stack import FeatureStack
 from convexrecon.errors import InputError
-from convexrecon.training.config import ConvexSettings, RunSettings
+from convexrecon.training.config import RunSettings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.stacked_layer import stacked
 from convexrecon.training.train import certify_run, train

@@ -12,13 +12,14 @@ from convexrecon.cascade import Cascade
 from convexrecon.data.dataset import Batch, PreparedSlices, stack
 from convexrecon.errors import InputError
 from convexrecon.training.checkpointing import checkpointing
-from convexrecon.training.config import ModelSettings, RunSettings
+from convexrecon.training.config import RunSettings
 from convexrecon.training.descent import Descent, Portion
 from convexrecon.training.descent_settings import DescentSettings, GleamSettings
 from convexrecon.training.end_to_end import end_to_end
 from convexrecon.training.gleam import gleam, split_modules
 from convexrecon.training.live_memory import LiveMemory
 from convexrecon.training.losses import image_loss
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.ranks import Ranks
 from convexrecon.training.step_clock import StepClock

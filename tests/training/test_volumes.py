@@ -16,9 +16,11 @@ from convexrecon.errors import InputError
 from convexrecon.physics.fourier import centred_fft
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.physics.sense import Sense
-from convexrecon.training.config import ConvexSettings, ModelSettings, RunSettings, dump_settings, load_settings
+from convexrecon.training.config import RunSettings, dump_settings, load_settings
+from convexrecon.training.convex_settings import ConvexSettings
 from convexrecon.training.descent_settings import DescentSettings
 from convexrecon.training.held_out_samples import split_batch
+from convexrecon.training.model_settings import ModelSettings
 from convexrecon.training.new_cascade import new_cascade
 from convexrecon.training.run_folder import RunFolder
 from convexrecon.training.train import certify_run, train
