@@ -18,7 +18,7 @@ from convexrecon.cascade import to_channels, to_complex
 from convexrecon.convex.gated_pixels import gated_at
 from convexrecon.denoisers.gated import GatedDenoiser
 from convexrecon.evaluate.metrics import psnr
-from convexrecon.physics.forward_model import ForwardModel
+from convexrecon.physics.forward_model import ForwardModel, preconditioner_of
 
 # Of the preconditioner, relative to ||A||^2 <= 1.
 LAM = 0.03
@@ -31,7 +31,7 @@ def seen_by(sense: ForwardModel, adjoint_kspace: Tensor, image: Tensor, before: 
 
 def lifted(sense: ForwardModel, residual: Tensor) -> Tensor:
     """M r, (B, *N)."""
-    preconditioner = sense.preconditioner
+    preconditioner = preconditioner_of(sense)
     return residual if preconditioner is None else preconditioner.solve(residual, LAM)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convexrecon.physics.forward_model import ForwardModel
+from convexrecon.physics.forward_model import ForwardModel, preconditioner_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def regularized_solve(
         max_iterations: most steps for any sample.
         initial: (B, *N) starting point, zero if None.
     """
-    preconditioner = sense.preconditioner
+    preconditioner = preconditioner_of(sense)
     return conjugate_gradient(
         lambda x: sense.normal(x) + lam * x,
         rhs,

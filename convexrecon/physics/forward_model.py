@@ -14,6 +14,15 @@ class Preconditioner(Protocol):
         """(B, *N) complex and lam > 0 -> (B, *N), of each sample alone."""
 
 
+def preconditioner_of(sense: "ForwardModel") -> Preconditioner | None:
+    """What conjugate gradients on A^H A + lam converge faster with: a model's `preconditioner`, None if it has none.
+
+    Not a member of `ForwardModel`: on the grid nothing helps, and models of one's own need not say so.
+    """
+    found: Preconditioner | None = getattr(sense, "preconditioner", None)
+    return found
+
+
 class ForwardModel(Protocol):
     """A linear model A of norm about one, as `Sense` and `NonCartesianSense` are."""
 
@@ -37,10 +46,6 @@ class ForwardModel(Protocol):
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H A x: image (B, *N) -> image (B, *N)."""
-
-    @property
-    def preconditioner(self) -> Preconditioner | None:
-        """What conjugate gradients on A^H A + lam converge faster with; None where nothing helps."""
 
     def to(self, device: torch.device | str) -> "ForwardModel":
         """The same operator on another device."""

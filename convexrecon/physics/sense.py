@@ -112,11 +112,6 @@ class Sense:
         assert total is not None
         return total
 
-    @property
-    def preconditioner(self) -> None:
-        """None: on the grid A^H A has few distinct eigenvalues, and conjugate gradients need no help."""
-        return None
-
     def to(self, device: torch.device | str) -> "Sense":
         """The same operator on another device."""
         return Sense(self.maps.to(device), self.mask.to(device), self.axes)

@@ -11,6 +11,7 @@ from convexrecon.physics import circulant_preconditioner
 from convexrecon.physics.circulant_preconditioner import CirculantPreconditioner, circulant_eigenvalues
 from convexrecon.physics.conjugate_gradient import conjugate_gradient, proximal_solve, regularized_solve
 from convexrecon.physics.density_compensation import ramp
+from convexrecon.physics.forward_model import preconditioner_of
 from convexrecon.physics.noncartesian_sense import NonCartesianSense
 from convexrecon.physics.sense import Sense
 from convexrecon.physics.trajectories import kooshball, radial
@@ -187,4 +188,4 @@ def test_it_is_computed_once_and_cartesian_models_have_none() -> None:
     assert isinstance(sense.preconditioner, CirculantPreconditioner)
     assert sense.preconditioner is sense.preconditioner
     maps = torch.ones(1, 1, 4, 4, dtype=torch.complex64)
-    assert Sense(maps, torch.ones(1, 1, 4, 4)).preconditioner is None
+    assert preconditioner_of(Sense(maps, torch.ones(1, 1, 4, 4))) is None
