@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from convexrecon.convex.program import ProgramSettings
+from convexrecon.data.anatomy import random_anatomy
 from convexrecon.data.coils import random_coils
 from convexrecon.data.dataset import Batch, PreparedSlices
 from convexrecon.data.image_stacks import load_image_stack
@@ -60,6 +61,12 @@ def scanned(image: np.ndarray, coordinates: Tensor, room: float, noise: float, s
     return noisy.unflatten(-1, coordinates.shape[:2]).numpy()[None]
 
 
+def phantoms(count: int, part: str) -> list[np.ndarray]:
+    """Simulated phantoms (256, 256), complex64, each pixel the mean of nine points."""
+    subjects = [random_anatomy("phantom", derive_seed(0, part, "phantom", index)) for index in range(count)]
+    return [one.render((256, 256)).reshape(256, 3, 256, 3).mean((1, 3)) for one in subjects]
+
+
 def prepared(options: argparse.Namespace) -> dict[str, Path]:
     """Prepared scans: "train", "validation" and "test"; what is there is taken as it is."""
     samples, coordinates = measured(options.spiral, options.size)
@@ -72,7 +79,8 @@ def prepared(options: argparse.Namespace) -> dict[str, Path]:
             scans.mkdir(parents=True)
             if stack is None:
                 write_samples(scans / "measured.h5", samples, coordinates, encoded, trajectory="spiral")
-            for index, image in enumerate(load_image_stack(stack) if stack else ()):
+            images = [] if stack is None else [*load_image_stack(stack), *phantoms(options.phantoms[part], part)]
+            for index, image in enumerate(images):
                 seed = derive_seed(0, part, index)
                 drawn = scanned(image, torch.from_numpy(coordinates), options.room, options.noise, seed)
                 write_samples(scans / f"{part}_{index:03d}.h5", drawn, coordinates, encoded, trajectory="spiral")
@@ -185,7 +193,9 @@ def main() -> None:
     parser.add_argument("--pixel-fraction", type=float, default=0.3)
     parser.add_argument("--classical", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--phantoms", type=int, nargs=2, default=[0, 0], help="to train and to validate on, besides")
     options = parser.parse_args()
+    options.phantoms = dict(zip(("train", "validation"), options.phantoms, strict=True))
     torch.set_num_threads(options.threads)
     data = prepared(options)
     for acceleration in options.accelerations:

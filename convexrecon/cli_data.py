@@ -64,7 +64,7 @@ def simulate(
     vary_size: Annotated[bool, typer.Option(help="Sizes and coil counts that differ between files.")] = False,
     coils: Annotated[int, typer.Option(help="Receive coils.")] = 8,
     layout: Annotated[str, typer.Option(help="slices, volume (z, y, x) or cine (t, y, x).")] = "slices",
-    anatomy: Annotated[str, typer.Option(help="head, knee or mixed.")] = "mixed",
+    anatomy: Annotated[str, typer.Option(help="head, knee, mixed (of both) or phantom.")] = "mixed",
     noise: Annotated[float, typer.Option(help="Noise deviation, as a share of the image's 95th percentile.")] = 0.01,
     images: Annotated[Path | None, typer.Option(help="Your own images (.npy, .npz, .h5) instead.")] = None,
     trajectory: Annotated[
@@ -87,7 +87,7 @@ def simulate(
     from convexrecon.data.prepared_files import Layout
     from convexrecon.data.simulation import simulate_dataset
 
-    known = one_of("anatomy", anatomy, ("head", "knee", "mixed"))
+    known = one_of("anatomy", anatomy, ("head", "knee", "mixed", "phantom"))
     if shots is not None and trajectory is None:
         raise InputError(f"shots: {shots} without a trajectory; expected --trajectory with it")
     if trajectory is not None:

@@ -1,4 +1,4 @@
-"""Random head and knee anatomies as continuous functions of space, evaluated on any grid.
+"""Random heads, knees and phantoms as continuous functions of space, evaluated on any grid.
 
 Nothing here lives on a grid: tissues are painted from distances to analytic boundaries, texture and folding
 are random fields with finitely many Fourier modes, so that k-space can be computed on a finer grid than the
@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 
 from convexrecon.data.head_anatomy import paint_head
 from convexrecon.data.knee_anatomy import paint_knee
+from convexrecon.data.phantom_anatomy import paint_phantom
 from convexrecon.data.tissue_drawing import Array, Draws
 from convexrecon.errors import InputError
 from convexrecon.seeding import generator
 
-AnatomyKind = Literal["head", "knee"]
+AnatomyKind = Literal["head", "knee", "phantom"]
 
-HALF_SIZE = {"head": (1.05, 0.9), "knee": (1.0, 0.98)}  # (y, x) of the smallest field of view
+HALF_SIZE = {"head": (1.05, 0.9), "knee": (1.0, 0.98), "phantom": (1.0, 1.0)}  # (y, x) of the smallest field of view
 _TISSUES: dict[str, tuple[str, ...]] = {
     "head": ("skin", "fat", "muscle", "bone", "marrow", "csf", "grey", "white", "deep", "vessel", "lesion"),
     "knee": ("skin", "fat", "muscle", "bone", "marrow", "fluid", "cartilage", "meniscus", "tendon", "vessel"),
+    "phantom": ("fill", "bright", "dark", "air"),
 }
 _CONTRASTS: dict[str, dict[str, tuple[float, ...]]] = {
     "head": {
@@ -39,7 +41,13 @@ _CONTRASTS: dict[str, dict[str, tuple[float, ...]]] = {
         "t1": (0.5, 1.0, 0.36, 0.04, 0.88, 0.25, 0.48, 0.09, 0.06, 0.12),
         "pdfs": (0.35, 0.22, 0.45, 0.05, 0.2, 1.0, 0.72, 0.1, 0.08, 0.7),
     },
+    "phantom": {
+        "pd": (0.8, 0.95, 0.55, 0.0),
+        "t1": (0.6, 1.0, 0.25, 0.0),
+        "t2": (0.7, 1.0, 0.4, 0.0),
+    },
 }
+_PAINTERS = {"head": paint_head, "knee": paint_knee, "phantom": paint_phantom}
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,8 @@ class Anatomy:
     """One subject: everything random about it follows from these parameters.
 
     Attributes:
-        kind: "head" (axial slices) or "knee" (sagittal slices).
-        contrast: "t1", "t2" or "flair" for a head; "pd", "t1" or "pdfs" for a knee.
+        kind: "head" (axial slices), "knee" (sagittal slices) or "phantom" (axial slices of a cylinder with inserts).
+        contrast: "t1", "t2" or "flair" for a head; "pd", "t1" or "pdfs" for a knee; "pd", "t1" or "t2" for a phantom.
         seed: of the subject's shape, tissues and phase.
 
     Raises:
@@ -85,8 +93,7 @@ class Anatomy:
         draw = Draws(generator(self.seed, "anatomy", self.kind))
         levels = zip(_TISSUES[self.kind], _CONTRASTS[self.kind][self.contrast], strict=True)
         tissue = {name: level * draw.uniform(0.9, 1.1) for name, level in levels}
-        paint = paint_head if self.kind == "head" else paint_knee
-        magnitude = paint(draw, y, x, position, tissue)
+        magnitude = _PAINTERS[self.kind](draw, y, x, position, tissue)
         return np.asarray(magnitude * np.exp(1j * smooth_phase(self.seed, y, x, position)), np.complex64)
 
     def coordinates(self, shape: tuple[int, int], supersampling: int = 1) -> tuple[Array, Array]:

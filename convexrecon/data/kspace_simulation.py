@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convexrecon.data.anatomy import HALF_SIZE, Anatomy, grid_coordinates, random_anatomy, smooth_phase
+from convexrecon.data.anatomy import HALF_SIZE, Anatomy, AnatomyKind, grid_coordinates, random_anatomy, smooth_phase
 from convexrecon.data.coils import CoilArray, random_coils
 from convexrecon.data.image_stacks import ImageStack
 from convexrecon.errors import InputError
 from convexrecon.physics.fourier import centred_fft, centred_ifft, crop_centre
 from convexrecon.seeding import generator
 
-SimulatedAnatomy = Literal["head", "knee", "mixed"]
+SimulatedAnatomy = Literal["head", "knee", "mixed", "phantom"]
 
 SMALLEST = 32
 _SUPERSAMPLING = 3
@@ -107,7 +107,7 @@ def simulate_slice(
     size: tuple[int, int] = (64, 56),
     *,
     coils: int = 4,
-    anatomy: Literal["head", "knee"] = "head",
+    anatomy: AnatomyKind = "head",
     noise: float = 0.01,
     seed: int = 0,
     position: float = 0.3,

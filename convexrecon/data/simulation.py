@@ -9,12 +9,11 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from tqdm.auto import tqdm
 
-from convexrecon.data.anatomy import random_anatomy
+from convexrecon.data.anatomy import AnatomyKind, random_anatomy
 from convexrecon.data.coils import SLICES_DEPTH, VOLUME_DEPTH, random_coils
 from convexrecon.data.fastmri import read_scan_info
 from convexrecon.data.fastmri_writing import ScanWriter, ismrmrd_header
@@ -103,7 +102,7 @@ def simulate_dataset(
         layout: "slices"; "volume", whose slices are one object and whose k-space is that of a three-dimensional scan
             transformed along its readout, the slice axis; or "cine", the frames of a beating slice. Written into
             the files as their attribute `layout`.
-        anatomy: "head", "knee" or "mixed" (alternating); without effect with `images`.
+        anatomy: "head", "knee", "mixed" (of both, alternating) or "phantom"; without effect with `images`.
         noise: standard deviation of the complex noise in each coil's image, as a fraction of the
             95th-percentile magnitude of the volume's middle slice.
         seed: of everything random.
@@ -162,7 +161,7 @@ def planned(
 
 
 def _plan_anatomy(common: VolumeSettings, anatomy: SimulatedAnatomy, index: int, vary_size: bool) -> Plan:
-    kind: Literal["head", "knee"] = ("head", "knee")[index % 2] if anatomy == "mixed" else anatomy
+    kind: AnatomyKind = ("head", "knee")[index % 2] if anatomy == "mixed" else anatomy
     name = f"{kind}_{index:03d}"
     subject = random_anatomy(kind, derive_seed(common.seed, name))
     size = common.size
