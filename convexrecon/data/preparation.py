@@ -99,15 +99,7 @@ def prepare(
     if folder.resolve() in {scan.parent.resolve() for scan in scans}:
         raise InputError(f"{out}: is the folder of the scans; expected another one for the prepared volumes")
     # All headers first: a damaged file or a name that is taken is told before hours of work, not after.
-    along_shots = [scan for scan in scans if has_trajectory(scan)]
-    if along_shots and layout is not None:
-        raise InputError(f"{along_shots[0]}: layout {layout!r} asked for of a scan along a trajectory; expected none")
-    on_grid = [scan for scan in scans if scan not in along_shots]
-    if on_grid and settings.field_of_view != 1:
-        raise InputError(
-            f"{on_grid[0]}: field_of_view {settings.field_of_view:g} asked for of a scan on the grid, where signal "
-            "from beyond folds; expected 1, or scans along trajectories alone"
-        )
+    on_grid, along_shots = _told_apart(scans, layout, settings)
     infos = [open_scan(scan, readout, select) for scan in on_grid]
     layouts = {info.volume: layout_of(info, layout) for info in infos}
     states = {
@@ -134,6 +126,22 @@ def prepare(
         skipped=tuple(name for name, state in states.items() if state == "current"),
         renewed=tuple(name for name, state in states.items() if state == "outdated"),
     )
+
+
+def _told_apart(
+    scans: list[Path], layout: Layout | None, settings: PreparationSettings
+) -> tuple[list[Path], list[Path]]:
+    """Scans on the grid and scans along trajectories; InputError for what is asked of the wrong ones."""
+    along_shots = [scan for scan in scans if has_trajectory(scan)]
+    if along_shots and layout is not None:
+        raise InputError(f"{along_shots[0]}: layout {layout!r} asked for of a scan along a trajectory; expected none")
+    on_grid = [scan for scan in scans if scan not in along_shots]
+    if on_grid and settings.field_of_view != 1:
+        raise InputError(
+            f"{on_grid[0]}: field_of_view {settings.field_of_view:g} asked for of a scan on the grid, where signal "
+            "from beyond folds; expected 1, or scans along trajectories alone"
+        )
+    return on_grid, along_shots
 
 
 def layout_of(info: Scan, layout: Layout | None = None) -> Layout:

@@ -81,15 +81,7 @@ def train_layerwise(
     _check_ranks(ranks, settings, train)
     state = _own_state(run, ranks)
     settings = with_initial_weight(settings, train, run, device=device, ranks=ranks, progress=progress)
-
-    def share(name: str, slices: PreparedSlices, held_out: float) -> BlockData:
-        mine = slices.only(ranks.share(range(len(slices))))
-        return BlockData(name, mine, settings, state, device, progress, held_out, ranks, len(slices))
-
-    sets = [share("train", train, settings.convex.samples_held_out)]
-    if validation is not None:
-        # Validation sees every sample, as reconstruction does.
-        sets.append(share("validation", validation, 0.0))
+    sets = _data_sets(settings, train, validation, state, device, ranks, progress)
     cascade, records, stopped_by = _resume(run, settings)
     cascade.to(device)
     with event_log(run.path, {}, done=len(records), active=ranks.is_lead) as log:
@@ -123,6 +115,28 @@ def train_layerwise(
         shutil.rmtree(run.state, ignore_errors=True)
     ranks.wait()
     return cascade
+
+
+def _data_sets(
+    settings: RunSettings,
+    train: PreparedSlices,
+    validation: PreparedSlices | None,
+    state: Path,
+    device: torch.device,
+    ranks: Ranks,
+    progress: bool,
+) -> list[BlockData]:
+    """This rank's training slices and, if there are any, validation slices, their images in the folder `state`."""
+
+    def share(name: str, slices: PreparedSlices, held_out: float) -> BlockData:
+        mine = slices.only(ranks.share(range(len(slices))))
+        return BlockData(name, mine, settings, state, device, progress, held_out, ranks, len(slices))
+
+    sets = [share("train", train, settings.convex.samples_held_out)]
+    if validation is not None:
+        # Validation sees every sample, as reconstruction does.
+        sets.append(share("validation", validation, 0.0))
+    return sets
 
 
 def _log_block(log: EventLog, sets: list[BlockData], record: Record) -> None:
