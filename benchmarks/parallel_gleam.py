@@ -124,6 +124,8 @@ def work(rank: int, port: int, folder: Path, options: argparse.Namespace) -> Non
             if repeat == 0:  # what is loaded and allocated the first time
                 singles.clear()
                 shared.clear()
+        # Threads of gloo let go of what was gathered only now: at the end of the process they could no longer.
+        ranks.wait()
     if ranks.is_lead:
         every = {"singles": [asdict(e) for e in singles], "shared": [[asdict(e) for e in all_] for all_ in shared]}
         (folder.parent / "epochs.json").write_text(json.dumps(every))
