@@ -17,7 +17,7 @@ from convexrecon.data.ismrmrd_scan import voxel_of
 from convexrecon.data.preparation import layout_of
 from convexrecon.data.prepared_files import Layout
 from convexrecon.data.scan import Axis, ReadSlice, Scan
-from convexrecon.data.scans import find_scans, open_scan
+from convexrecon.data.scans import one_scan, open_scan
 from convexrecon.data.shot_preparation import has_trajectory
 from convexrecon.denoisers.patchwise import Extent
 from convexrecon.errors import InputError
@@ -121,7 +121,7 @@ def reconstruct_file(
     if patch != "as trained":
         for block in cascade:
             block.use_patches(patch)
-    path = _one_scan(file)
+    path = one_scan(file)
     if Path(out).resolve() == path.resolve():
         raise InputError(f"{out}: is the scan itself; expected another file for the images")
     axes = image_axes(cascade)
@@ -192,13 +192,6 @@ def _write_slices(
         ssim=_mean(scores, "ssim"),
         nmse=_mean(scores, "nmse"),
     )
-
-
-def _one_scan(file: Path | str) -> Path:
-    scans = find_scans(file)
-    if Path(file).is_dir():
-        raise InputError(f"{file}: is a folder; expected one scan, such as {scans[0].name} in it")
-    return scans[0]
 
 
 def _write_shots(

@@ -15,7 +15,7 @@ from convexrecon.data.ismrmrd_samples import Units
 from convexrecon.data.ismrmrd_scan import voxel_of
 from convexrecon.data.preparation import layout_of
 from convexrecon.data.prepared_files import PREPARED_FORMAT, Layout
-from convexrecon.data.scans import find_scans, open_scan
+from convexrecon.data.scans import one_scan, open_scan
 from convexrecon.data.shot_preparation import has_trajectory
 from convexrecon.errors import InputError
 from convexrecon.reconstruct_shots import shot_sample
@@ -60,7 +60,7 @@ def sample_of_file(
     settings, axes = folder.settings(), image_axes(load_cascade(folder.weights)[0])
     if is_prepared(file):
         return _of_prepared(Path(file), index, settings, axes, place)
-    path = _one_scan(file)
+    path = one_scan(file)
     if has_trajectory(path):
         found = shot_sample(
             axes, path, settings, index, units=units, field_of_view=folder.field_of_view, select=select, device=place
@@ -98,7 +98,7 @@ def pixel_size(
     """
     if is_prepared(file):
         return None
-    path = _one_scan(file)
+    path = one_scan(file)
     if has_trajectory(path):
         with open_acquisitions(path, select=select) as raw:
             voxel = voxel_of(encoding_of(raw), volumetric=volumetric)
@@ -121,13 +121,6 @@ def _with_target(batch: Batch, reference: Tensor | None) -> tuple[Batch, Tensor 
         return batch, None
     scaled = reference.to(batch.scale.device) / batch.scale[0]
     return replace(batch, target=scaled.unsqueeze(0)), scaled
-
-
-def _one_scan(file: Path | str) -> Path:
-    scans = find_scans(file)
-    if Path(file).is_dir():
-        raise InputError(f"{file}: is a folder; expected one scan, such as {scans[0].name} in it")
-    return scans[0]
 
 
 def _of_prepared(

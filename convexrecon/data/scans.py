@@ -54,6 +54,18 @@ def find_scans(folder_or_file: PathLike) -> list[Path]:
     return scans
 
 
+def one_scan(path: PathLike) -> Path:
+    """The one scan file named by a path, as of `find_scans`.
+
+    Raises:
+        InputError: as `find_scans`; a folder.
+    """
+    scans = find_scans(path)
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; expected one scan, such as {scans[0].name} in it")
+    return scans[0]
+
+
 def scan_format(path: PathLike) -> Format:
     """The format of a file, by its suffix and, of HDF5, by what is in it.
 
