@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import torch
 from torch import Tensor
 
@@ -13,8 +12,8 @@ from convexrecon.data.dataset import Batch, PreparedSlices
 from convexrecon.data.ismrmrd_acquisitions import encoding_of, open_acquisitions
 from convexrecon.data.ismrmrd_samples import Units
 from convexrecon.data.ismrmrd_scan import voxel_of
-from convexrecon.data.preparation import layout_of
-from convexrecon.data.prepared_files import PREPARED_FORMAT, Layout
+from convexrecon.data.preparation import is_prepared, layout_of
+from convexrecon.data.prepared_files import Layout
 from convexrecon.data.scans import one_scan, open_scan
 from convexrecon.data.shot_preparation import has_trajectory
 from convexrecon.errors import InputError
@@ -105,15 +104,6 @@ def pixel_size(
     else:
         voxel = open_scan(path, select=select).voxel_mm
     return None if voxel is None else (voxel[1], voxel[2])
-
-
-def is_prepared(file: Path | str) -> bool:
-    """Whether a file is a prepared volume."""
-    try:
-        with h5py.File(file, "r") as opened:
-            return bool(opened.attrs.get("format") == PREPARED_FORMAT)
-    except OSError:
-        return False  # whoever reads it as a scan says what is wrong with it
 
 
 def _with_target(batch: Batch, reference: Tensor | None) -> tuple[Batch, Tensor | None]:

@@ -11,7 +11,7 @@ from denoisers import denoiser
 
 from convexrecon.cascade import Block, Cascade
 from convexrecon.data.noncartesian_simulation import simulate_trajectories
-from convexrecon.data.preparation import PreparationSettings, prepare
+from convexrecon.data.preparation import PreparationSettings, is_prepared, prepare
 from convexrecon.data.simulation import simulate_dataset
 from convexrecon.errors import InputError
 from convexrecon.physics.data_consistency import ProximalDataConsistency
@@ -19,7 +19,7 @@ from convexrecon.physics.fourier import crop_centre
 from convexrecon.physics.masks import MaskSettings
 from convexrecon.reconstruct import reconstruct_file
 from convexrecon.report.pixel_page import explain_pixel
-from convexrecon.scan_sample import is_prepared, pixel_size, sample_of_file
+from convexrecon.scan_sample import pixel_size, sample_of_file
 from convexrecon.training.config import RunSettings
 from convexrecon.training.run_folder import RunFolder, open_run
 from convexrecon.weights import save_cascade
